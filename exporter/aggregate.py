@@ -1,0 +1,196 @@
+"""Sessions to rows: for every key the newest round that it has, and that round's sessions as one number a family.
+
+Pure: neither clock nor I/O. How rows are written stands in `exporter.exposition`.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.metrics import FAMILIES, NETWORK_FIELDS, OTHER, PERIOD_FIELDS, USER_FIELDS, Family
+from exporter.model import Key, NetworkSession, UserSession
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_COLUMN = {field: index for index, field in enumerate(NETWORK_FIELDS)}
+_START, _END = (_COLUMN[field] for field in PERIOD_FIELDS)
+_SYSTEM = np.array([index for field, index in _COLUMN.items() if field.startswith("systemMetrics.")])
+_UNMEASURED = np.full(len(NETWORK_FIELDS), np.nan).tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What one account group publishes: one row a key, one column a family."""
+
+    keys: list[Key]
+    """Sorted and unique."""
+    columns: dict[str, Floats]
+    """Short name of the family → one value a key in base units; NaN: no sample."""
+
+    @property
+    def samples(self) -> Ints:
+        """How many samples each key has."""
+        present = np.zeros(len(self.keys), dtype=np.int64)
+        for column in self.columns.values():
+            present += ~np.isnan(column)
+        return present
+
+
+NO_ROWS = Rows([], {})
+
+
+def aggregate(
+    sessions: Sequence[tuple[UserSession, NetworkSession | None]],
+    families: Sequence[Family] = FAMILIES,
+    folded: Collection[Key] = frozenset(),
+) -> Rows:
+    """Aggregate sessions, in the order of their ids, to one row a key.
+
+    Keys in `folded` become one key a protocol, with agent and site `__other__`, before anything is computed.
+    """
+    if not sessions:
+        return NO_ROWS
+    keys = [user.key for user, _ in sessions]
+    if folded:
+        keys = [Key(OTHER, OTHER, key.protocol) if key in folded else key for key in keys]
+    codes, names = _rank(keys)
+    rounds = np.fromiter((user.round for user, _ in sessions), np.int64, len(sessions))
+    order = np.argsort(codes, kind="stable")
+    newest = np.maximum.reduceat(rounds[order], _starts(codes[order]))
+    order = order[rounds[order] == newest[codes[order]]]
+    groups = Groups(codes[order])
+    chosen = [sessions[index] for index in order.tolist()]
+    columns = _columns(chosen, groups)
+    return Rows(names, {family.short: _OVER[family.over](groups, columns, family.field) for family in families})
+
+
+def _rank(keys: list[Key]) -> tuple[Ints, list[Key]]:
+    """Return for every key its place among the sorted unique keys, and those."""
+    ranks = [{name: rank for rank, name in enumerate(sorted(set(part)))} for part in zip(*keys, strict=True)]
+    agents, sites, protocols = (
+        np.fromiter(map(rank.__getitem__, part), np.int64, len(keys))
+        for rank, part in zip(ranks, zip(*keys, strict=True), strict=True)
+    )
+    joint = (agents * len(ranks[1]) + sites) * len(ranks[2]) + protocols
+    _, first, codes = np.unique(joint, return_index=True, return_inverse=True)
+    return codes.astype(np.int64, copy=False), [keys[index] for index in first.tolist()]
+
+
+def _starts(codes: Ints) -> Ints:
+    """Return where each run of equal codes begins."""
+    return np.flatnonzero(np.diff(codes, prepend=-1))
+
+
+class Groups:
+    """Runs of sessions with one key, and what can be computed over each: one number a group, NaN ignored."""
+
+    def __init__(self, codes: Ints) -> None:
+        self.codes = codes
+        self.starts = _starts(codes)
+
+    @cached_property
+    def sizes(self) -> Floats:
+        """Sessions in each group."""
+        return np.diff(self.starts, append=len(self.codes)).astype(np.float64)
+
+    def sum(self, values: Floats) -> Floats:
+        """Sum; NaN where the group has no value."""
+        present = ~np.isnan(values)
+        total = np.add.reduceat(np.where(present, values, 0.0), self.starts)
+        return np.where(np.logical_or.reduceat(present, self.starts), total, np.nan)
+
+    def max(self, values: Floats) -> Floats:
+        """Maximum; NaN where the group has no value."""
+        return np.fmax.reduceat(values, self.starts)
+
+    def min(self, values: Floats) -> Floats:
+        """Minimum; NaN where the group has no value."""
+        return np.fmin.reduceat(values, self.starts)
+
+    def mean(self, values: Floats) -> Floats:
+        """Mean; NaN where the group has no value."""
+        return self.sum(values) / np.maximum(np.add.reduceat(~np.isnan(values), self.starts, dtype=np.float64), 1.0)
+
+    def weighted_mean(self, values: Floats, weights: Floats) -> Floats:
+        """Mean by weights; exactly the value where the group has one."""
+        return self.sum(values * self._shares(values, weights))
+
+    def pooled(self, deviations: Floats, means: Floats, weights: Floats) -> Floats:
+        """Pool standard deviations: sqrt(Σ nᵢ(sᵢ² + (mᵢ - m)²) / Σ nᵢ), m the weighted mean of the means mᵢ."""
+        means = np.where(np.isnan(deviations), np.nan, means)
+        shares = self._shares(means, weights)
+        offset = means - self.sum(means * shares)[self.codes]
+        spread: Floats = np.sqrt(self.sum(shares * (deviations**2 + offset**2)))
+        return spread
+
+    def median(self, values: Floats) -> Floats:
+        """Median; of an even number of values the mean of the middle two."""
+        ranked = values[np.lexsort((values, self.codes))]
+        present = np.add.reduceat((~np.isnan(values)).astype(np.int64), self.starts)
+        low = self.starts + np.maximum(present - 1, 0) // 2
+        high = self.starts + np.minimum(present // 2, self.sizes.astype(np.int64) - 1)
+        middle: Floats = (ranked[low] + ranked[high]) / 2
+        return middle
+
+    def _shares(self, values: Floats, weights: Floats) -> Floats:
+        """Return each value's share of its group's weight: a missing weight is 1, a missing value has no share."""
+        weighed = np.where(np.isnan(values), np.nan, np.where(np.isnan(weights), 1.0, weights))
+        with np.errstate(invalid="ignore"):
+            shares: Floats = weighed / self.sum(weighed)[self.codes]
+        return shares
+
+
+def _columns(sessions: list[tuple[UserSession, NetworkSession | None]], groups: Groups) -> dict[str, Floats]:
+    """Return the measured fields of the sessions as columns, every period's system metrics once a group."""
+    matrix = np.frombuffer(
+        b"".join([_UNMEASURED if network is None else network.values for _, network in sessions])
+    ).reshape(len(sessions), len(NETWORK_FIELDS))
+    columns = np.ascontiguousarray(matrix.T)
+    columns[np.ix_(_SYSTEM, np.flatnonzero(_repeated(columns[_START], columns[_END], groups.codes)))] = np.nan
+    users = np.array([user.values for user, _ in sessions], dtype=np.float64).T
+    rounds = np.fromiter((user.round for user, _ in sessions), np.float64, len(sessions))
+    return {
+        **dict(zip(NETWORK_FIELDS, columns, strict=True)),
+        **dict(zip(USER_FIELDS, users, strict=True)),
+        "roundId": rounds,
+    }
+
+
+def _repeated(starts: Floats, ends: Floats, codes: Ints) -> npt.NDArray[np.bool_]:
+    """Mark the sessions whose period another session of the same group had before."""
+    order = np.lexsort((ends, starts, codes))
+    same = np.zeros(len(order), dtype=bool)
+    same[1:] = True
+    for column in (codes, starts, ends):
+        same[1:] &= column[order][1:] == column[order][:-1]
+    repeated = np.empty_like(same)
+    repeated[order] = same
+    return repeated
+
+
+_Over = Callable[[Groups, dict[str, Floats], str], Floats]
+
+
+def _sibling(columns: dict[str, Floats], field: str, name: str) -> Floats:
+    return columns[f"{field.rpartition('.')[0]}.{name}"]
+
+
+_OVER: dict[str, _Over] = {
+    "mean": lambda groups, columns, field: groups.mean(columns[field]),
+    "max": lambda groups, columns, field: groups.max(columns[field]),
+    "min": lambda groups, columns, field: groups.min(columns[field]),
+    "sum": lambda groups, columns, field: groups.sum(columns[field]),
+    "median": lambda groups, columns, field: groups.median(columns[field]),
+    "weighted_mean": lambda groups, columns, field: groups.weighted_mean(
+        columns[field], _sibling(columns, field, "count")
+    ),
+    "pooled": lambda groups, columns, field: groups.pooled(
+        columns[field], _sibling(columns, field, "mean"), _sibling(columns, field, "count")
+    ),
+    "count": lambda groups, columns, field: groups.sizes,
+    "round": lambda groups, columns, field: groups.max(columns[field]),
+}

@@ -1,0 +1,303 @@
+"""Puts the parts together, starts and stops them in order.
+
+What the parts do stands in their own rooms; what a person types in `exporter.__main__`.
+"""
+
+import asyncio
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from exporter import __version__, log
+from exporter.api import VERSIONS, Api
+from exporter.api.http import Credentials, Http
+from exporter.clock import Clock
+from exporter.errors import ExporterError, PollError, SettingsError
+from exporter.exposition import Format, plain
+from exporter.metrics import DISTRIBUTIONS, select
+from exporter.model import AccountGroup
+from exporter.poller import AGENTS_EVERY, Plan, PollDeadline, Poller
+from exporter.privacy import agent_names
+from exporter.publisher import Publication, Publisher
+from exporter.selection import Selection
+from exporter.settings import Settings, read_agent_names_key, read_token
+from exporter.telemetry import Telemetry
+from exporter.values import ListenAddress
+from exporter.web import Exposition, Status, application
+
+T = TypeVar("T")
+
+SWITCH = 0.0005
+"""Seconds after which a computing thread lets the event loop in: a tenth of Python's own."""
+GRACE = 10.0
+"""Seconds in which running answers may end after SIGTERM."""
+SERIES_A_SITE = sum(len(each.buckets) + 3 for each in DISTRIBUTIONS) + 1
+
+
+class Exporter:
+    """All parts of one exporter, for one set of settings."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, process: bool = True) -> None:
+        """Make all parts, on the event loop; nothing is asked yet. `process`: publish metrics of the process too."""
+        self.settings = settings
+        self.clock = clock or Clock()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self.telemetry = Telemetry(lambda: self.http.budget.rate_limit, process=process)
+        self.http = _http(settings, self.telemetry, self.clock)
+        self.source = Api(self.http, settings.api.version, settings.filter.search, self._threaded)
+        hashed = settings.metrics.agent_names == "hashed"
+        self.publisher = Publisher(
+            select(settings.metrics.families),
+            settings.metrics.max_series,
+            names=agent_names(settings.metrics.agent_names, read_agent_names_key(settings) if hashed else ""),
+            swapped=self._swapped,
+            threaded=self._threaded,
+        )
+        self.pollers: dict[str, Poller] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ticked = self.clock.monotonic()
+        self._plan = _plan(settings)
+        self.telemetry.configured(settings.poll.interval, settings.metrics.max_series, _routes(settings.api.version))
+
+    async def close(self) -> None:
+        """Stop polling, close connections."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self.http.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self) -> None:
+        """Poll all account groups for ever; look now and then which there are."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.publisher.run())
+            while True:
+                found = await self.find()
+                for group in self.pollers.values() if found else ():
+                    if group.group.aid not in self._tasks:
+                        self._tasks[group.group.aid] = asyncio.create_task(group.run())
+                self._ticked = self.clock.monotonic()
+                await self.clock.sleep(AGENTS_EVERY if found else self.settings.poll.interval)
+
+    async def find(self) -> bool:
+        """Find out which account groups to poll, and have a poller for each; False where the API did not tell."""
+        began = self.clock.monotonic()
+        try:
+            groups = {group.aid: group for group in await self._account_groups()}
+        except PollError as error:
+            if not self.pollers:
+                seconds = self.clock.monotonic() - began
+                for aid in self._wanted() or [""]:
+                    self.telemetry.watch(aid)
+                    self.telemetry.polled(aid, self.http.api_clock.now(), seconds, error.reason)
+            log.error("account_groups_not_listed", reason=error.reason, error=error)
+            return bool(self.pollers)
+        for aid in self.pollers.keys() - groups.keys():
+            self._tasks.pop(aid).cancel()
+            del self.pollers[aid]
+            self.publisher.forget(aid)
+            self.telemetry.unwatch(aid)
+        if "" not in groups:
+            self.telemetry.unwatch("")
+        for aid in groups.keys() - self.pollers.keys():
+            self.pollers[aid] = self._poller(groups[aid])
+        return True
+
+    def healthy(self) -> bool:
+        """Whether everything that should come round has come round within two intervals."""
+        oldest = min([poller.ticked for poller in self.pollers.values()], default=self._ticked)
+        patience = 2 * self.settings.poll.interval + (0 if self.pollers else 2 * self.settings.api.timeout)
+        return self.clock.monotonic() - oldest < patience
+
+    def ready(self) -> bool:
+        """Whether the snapshot holds a complete poll of every account group."""
+        return bool(self.pollers) and self.pollers.keys() <= self.publisher.publication.complete
+
+    def statuses(self) -> Iterator[Status]:
+        """Yield what the status page says of each account group."""
+        for aid, poller in self.pollers.items():
+            state = f"failing: {poller.failing}" if poller.failing else "good" if poller.complete else "first poll"
+            yield Status(aid, poller.group.name, state, len(poller.result.rows.keys), len(poller.result.agents))
+
+    def _wanted(self) -> list[str]:
+        """Return the account groups that are named in the settings."""
+        wanted = self.settings.api.account_groups
+        return [] if wanted == "all" else list(wanted)
+
+    async def _account_groups(self) -> list[AccountGroup]:
+        """Ask which account groups there are, and so what time it is for the API."""
+        known: list[AccountGroup] = []
+        try:
+            async with asyncio.timeout(self.settings.poll.interval + 2 * self.settings.api.timeout) as scope:
+                known = await self.source.account_groups(PollDeadline(scope))
+        except TimeoutError as error:
+            raise PollError("deadline", "the account groups could not be listed in time") from error
+        except PollError as error:
+            if error.reason not in ("forbidden", "not_found") or self.settings.api.account_groups == "all":
+                raise
+            log.warn("account_groups_not_listed", error=error, hint="their names stay unknown")
+        if self.settings.api.account_groups == "all":
+            return known
+        if wanted := self._wanted():
+            names = {group.aid: group for group in known}
+            return [names.get(aid, AccountGroup(aid)) for aid in wanted]
+        return [group for group in known if group.current][:1] or [AccountGroup("")]
+
+    def _poller(self, group: AccountGroup) -> Poller:
+        publish = self.publisher.publish
+        return Poller(group, self.source, self._plan, self.http.api_clock, self.telemetry, publish, self._threaded)
+
+    def _swapped(self, publication: Publication) -> None:
+        snapshot = publication.snapshot
+        self.telemetry.published(snapshot.series, publication.dropped, snapshot.size)
+        if publication.dropped:
+            log.warn(
+                "series_folded", folded=publication.dropped, hint="above metrics.max_series: filter, or group sites"
+            )
+
+    async def _threaded(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Compute where it does not stall the event loop; one after another, as all share one processor anyway."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+
+async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda address: None) -> None:
+    """Poll and serve until SIGTERM or SIGINT; `announce` is called with the address once it listens.
+
+    Raises:
+        ExporterError: where nothing can listen at the address.
+    """
+    sys.setswitchinterval(SWITCH)
+    stopping = asyncio.create_task(until_stopped())
+    async with AsyncExitStack() as stack:
+        exporter = Exporter(settings)
+        stack.push_async_callback(exporter.close)
+        app = application(
+            Exposition(lambda: exporter.publisher.publication.snapshot, exporter.telemetry, exporter.clock),
+            telemetry_path=settings.web.telemetry_path,
+            max_requests=settings.web.max_requests,
+            healthy=exporter.healthy,
+            ready=exporter.ready,
+            statuses=exporter.statuses,
+        )
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        address = await listen(runner, settings.web.listen_address, "web.listen_address")
+        log.info("listening", address=address, version=__version__)
+        announce(address)
+        polling = asyncio.create_task(exporter.run())
+        await asyncio.wait((polling, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        polling.cancel()
+        (outcome,) = await asyncio.gather(polling, return_exceptions=True)
+    if isinstance(outcome, Exception):
+        raise outcome
+    log.info("stopped")
+
+
+async def until_stopped() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _stop, stop)
+    await stop.wait()
+
+
+def _stop(stop: asyncio.Event) -> None:
+    """Stop in order; at once when asked twice."""
+    if stop.is_set():
+        os._exit(0)
+    stop.set()
+
+
+async def listen(runner: web.BaseRunner, address: ListenAddress, setting: str) -> str:
+    """Listen; return the address as a URL.
+
+    Raises:
+        ExporterError: where that is not possible, with the setting and the reason.
+    """
+    try:
+        await web.TCPSite(runner, address.host, address.port).start()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise ExporterError(f"can not listen on {address} ({setting}): {reason}") from error
+    host, port = runner.addresses[0][:2]
+    host = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{port}"
+
+
+async def once(settings: Settings) -> tuple[str, dict[str, str]]:
+    """Poll every account group once.
+
+    Returns:
+        The exposition as text, without metrics of the process, which another program may publish of its own; and
+        what failed: a reason for each account group.
+    """
+    exporter = Exporter(settings, process=False)
+    try:
+        if not await exporter.find():
+            raise PollError("connect", "the account groups could not be listed, so nothing was polled")
+        await asyncio.gather(*(poller.once() for poller in exporter.pollers.values()))
+        await exporter.publisher.build()
+        snapshot = exporter.publisher.publication.snapshot
+        parts = (snapshot.common, snapshot.tails[Format.TEXT])
+        text = b"".join(chunk for part in parts for chunk in plain(part)).decode()
+        failed = {aid: poller.failing for aid, poller in exporter.pollers.items() if poller.failing}
+        return text + exporter.telemetry.render(Format.TEXT), dict(failed)
+    finally:
+        await exporter.close()
+
+
+def _http(settings: Settings, telemetry: Telemetry, clock: Clock) -> Http:
+    api = settings.api
+
+    def credentials() -> Credentials:
+        try:
+            return Credentials(read_token(settings), api.email or "")
+        except SettingsError as error:
+            raise PollError("auth", str(error)) from error
+
+    return Http(
+        api.url,
+        credentials,
+        telemetry,
+        timeout=api.timeout,
+        requests_per_minute=api.requests_per_minute,
+        tls=ssl.create_default_context(cafile=str(api.ca_file)) if api.ca_file else None,
+        proxy=api.proxy.get_secret_value() if api.proxy else None,
+        clock=clock,
+    )
+
+
+def _plan(settings: Settings) -> Plan:
+    chosen = settings.filter
+    selection = Selection(
+        chosen.include_sites,
+        chosen.exclude_sites,
+        chosen.include_agents,
+        chosen.exclude_agents,
+        chosen.include_protocols,
+        [(group.pattern, group.name) for group in settings.metrics.site_groups],
+    )
+    return Plan(
+        settings.poll.interval,
+        settings.poll.lookback,
+        settings.poll.overlap,
+        selection,
+        select(settings.metrics.families),
+        max(settings.metrics.max_series // SERIES_A_SITE, 1),
+    )
+
+
+def _routes(version: str) -> list[str]:
+    """Return the paths that are asked of a version."""
+    api = VERSIONS[version]
+    asked = (api.user_sessions("", 0, 0, {}), api.network_sessions("", 0, 0, {}), api.agents(""), api.account_groups())
+    return [request.path for request in asked]

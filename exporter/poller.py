@@ -1,0 +1,260 @@
+"""One poll after another, of one account group; what is asked, what is kept, what is passed on.
+
+How a listing is read stands in `exporter.api`, what becomes of all account groups together in `exporter.publisher`.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from exporter import log
+from exporter.aggregate import NO_ROWS, Rows, aggregate
+from exporter.api import Source, Threaded
+from exporter.clock import ApiClock
+from exporter.distributions import Distributions, Site, SiteCounters
+from exporter.errors import PollError, Reason
+from exporter.metrics import Family
+from exporter.model import AccountGroup, Agent, NetworkSession, Sessions, UserSession
+from exporter.selection import Selection
+from exporter.store import Store
+from exporter.telemetry import Telemetry
+
+ROUND = 60
+"""Seconds of one round of user sessions; ranges begin on a whole one."""
+AGENTS_EVERY = 1800.0
+"""Seconds between two listings of the agents: they cost requests, and names hardly ever change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When is polled, how far back, and what is kept: the same for every account group."""
+
+    interval: float
+    lookback: float
+    overlap: float
+    """Seconds, all three."""
+    selection: Selection
+    families: tuple[Family, ...]
+    max_sites: int
+    """Sites of an account group that have distributions of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one account group has to publish; built anew by every poll."""
+
+    aid: str
+    pairs: list[tuple[UserSession, NetworkSession | None]]
+    """Every user session inside the look-back, with its network session."""
+    rows: Rows
+    sites: dict[Site, SiteCounters]
+    agents: tuple[Agent, ...] = ()
+    complete: bool = False
+    """Whether a poll was complete since the start."""
+
+
+class PollDeadline:
+    """By when a poll has to be done; see `exporter.api.http.Deadline`."""
+
+    def __init__(self, scope: asyncio.Timeout) -> None:
+        self._scope = scope
+        self.waited = 0.0
+        """Seconds that were spent waiting for our own share of requests."""
+
+    def remaining(self) -> float:
+        """Seconds left."""
+        return (self._scope.when() or math.inf) - asyncio.get_running_loop().time()
+
+    def extend(self, seconds: float) -> None:
+        """Grant more time."""
+        self.waited += seconds
+        if (when := self._scope.when()) is not None and not self._scope.expired():
+            self._scope.reschedule(when + seconds)
+
+
+class Poller:
+    """Polls one account group for ever; polls of one group never overlap."""
+
+    def __init__(
+        self,
+        group: AccountGroup,
+        source: Source,
+        plan: Plan,
+        api_clock: ApiClock,
+        telemetry: Telemetry,
+        publish: Callable[[Result], None],
+        threaded: Threaded = asyncio.to_thread,
+    ) -> None:
+        """Make a poller; nothing is asked yet. `publish` is called with every new result, on the event loop."""
+        self.group = group
+        self.failing: Reason | None = None
+        """Why the last poll failed."""
+        self.ticked = api_clock.clock.monotonic()
+        """When the loop last came round, on the monotonic clock."""
+        self._source = source
+        self._plan = plan
+        self._publish = publish
+        self._telemetry = telemetry
+        self._clock = api_clock.clock
+        self._api_clock = api_clock
+        self._threaded = threaded
+        self._store = Store()
+        self._distributions = Distributions(plan.max_sites)
+        self._result = Result(group.aid, [], NO_ROWS, {})
+        self._agents: tuple[Agent, ...] = ()
+        self._nameless = False
+        self._complete = asyncio.Event()
+        self._covered: int | None = None
+        """End of the range of the last complete poll, Unix seconds on the API's clock."""
+        telemetry.watch(group.aid)
+
+    async def run(self) -> None:
+        """Poll at once and then in every interval; what comes too late is left out and counted, not made up for."""
+        async with asyncio.TaskGroup() as tasks:
+            poll = tasks.create_task(self.poll())
+            tasks.create_task(self._keep_agents())
+            due = self._clock.monotonic()
+            while True:
+                due = max(due + self._plan.interval, self._clock.monotonic())
+                await self._clock.sleep(due - self._clock.monotonic())
+                self.ticked = self._clock.monotonic()
+                if poll.done():
+                    poll = tasks.create_task(self.poll())
+                else:
+                    self._telemetry.skipped(self.group.aid)
+                    log.warn("poll_skipped", aid=self.group.aid, hint="the one before still runs")
+
+    async def poll(self) -> None:
+        """Poll once: all or nothing is taken in, and what has grown old is forgotten either way."""
+        aid = self.group.aid
+        began = self._clock.monotonic()
+        failure: PollError | None = None
+        counts: dict[str, int] = {}
+        try:
+            counts = await self._read()
+        except PollError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001  whatever it is, the next poll may do better
+            failure = self._crashed(error)
+        try:
+            self._result = await self._threaded(self._rebuild, failure is None)
+        except Exception as error:  # noqa: BLE001  nothing is better than something old
+            failure = self._crashed(error)
+            self._result = Result(aid, [], NO_ROWS, {})
+        reason = failure.reason if failure else None
+        seconds = self._clock.monotonic() - began
+        self._telemetry.stored(aid, self._store.counts(), self._store.newest_round())
+        self._telemetry.polled(aid, self._api_clock.now(), seconds, reason)
+        if failure:
+            log.error("poll_failed", aid=aid, reason=reason, error=failure, seconds=seconds)
+        else:
+            healed = {"healed_of": self.failing} if self.failing else {}
+            log.info("poll", aid=aid, **counts, keys=len(self._result.rows.keys), seconds=seconds, **healed)
+            self._complete.set()
+        self.failing = reason
+        self._show()
+
+    @property
+    def complete(self) -> bool:
+        """Whether a poll was complete since the start."""
+        return self._complete.is_set()
+
+    @property
+    def result(self) -> Result:
+        """What there is to publish now."""
+        return replace(self._result, agents=self._agents, complete=self.complete)
+
+    def report(self) -> list[str]:
+        """Tell people what the last poll found, a line each."""
+        counts, result = self._store.counts(), self.result
+        name = " ".join(filter(None, (self.group.aid, self.group.name))) or "the token's own"
+        if self.failing:
+            return [f"{name}: failed, {self.failing}"]
+        return [
+            f"{name}: {len(result.agents)} agents, {counts['joined'] + counts['user_only']} user sessions, "
+            f"{counts['joined']} of them joined, {counts['network_only']} network sessions without one",
+            f"{' ' * len(name)}  {len(result.rows.keys)} agents at sites, {int(result.rows.samples.sum())} series",
+        ]
+
+    def _crashed(self, error: Exception) -> PollError:
+        log.error("poll_crashed", aid=self.group.aid, exc_info=True)
+        return PollError("internal", f"{type(error).__name__}: a fault of this program, please report it")
+
+    async def _read(self) -> dict[str, int]:
+        """Ask for both listings and take them in; return what is worth a line in the log."""
+        aid, plan = self.group.aid, self._plan
+        end = int(self._api_clock.now())
+        start = end - plan.lookback
+        if self._covered is not None:
+            start = max(start, self._covered - plan.overlap)
+        start = math.floor(start / ROUND) * ROUND
+        # A poll may take an interval; one that reads more than the others, the first or after an outage, takes longer.
+        allowed = plan.interval * max(1.0, (end - start) / (plan.interval + plan.overlap))
+        try:
+            async with asyncio.timeout(allowed) as scope:
+                deadline = PollDeadline(scope)
+                sessions = await self._source.sessions(aid, start, end, deadline)
+        except TimeoutError as error:
+            raise PollError("deadline", f"the poll was not done after {allowed:.0f} s: raise poll.interval") from error
+        taken, delays = await self._threaded(self._take, sessions, end)
+        self._telemetry.rejected(aid, taken.rejected)
+        if self._covered is not None:  # what the first poll sees may have been counted before a restart
+            await self._threaded(self._telemetry.committed, aid, delays)
+        self._covered = end
+        stretched = {"waited_for_requests": round(deadline.waited, 1)} if deadline.waited >= 1.0 else {}
+        return {
+            "user_sessions": len(sessions.users),
+            "network_sessions": len(sessions.networks),
+            "new": len(delays),
+            "rejected": taken.rejected.total(),
+            **stretched,
+        }
+
+    def _take(self, sessions: Sessions, end: int) -> tuple[Sessions, list[float]]:
+        """Store what is wanted; return it, and the commit delays of the sessions that were not known before."""
+        taken = self._plan.selection.take(sessions, end)
+        known = self._store.users.keys()
+        delays = {user.id: user.commit_delay for user in taken.users if user.id not in known}
+        self._store.upsert(taken.users, taken.networks)
+        return taken, [delay for delay in delays.values() if delay >= 0]
+
+    def _rebuild(self, complete: bool) -> Result:
+        """Forget what is old and compute everything anew; only a complete poll counts sessions."""
+        now = self._api_clock.now()
+        self._store.forget(now - self._plan.lookback)
+        pairs = self._store.joined()
+        if complete:
+            self._distributions.observe(pairs, now)
+        rows = aggregate(pairs, self._plan.families)
+        return Result(self.group.aid, pairs, rows, self._distributions.published())
+
+    async def once(self) -> None:
+        """Poll once, and list the agents."""
+        await self.poll()
+        if self.complete:
+            await self._list_agents()
+
+    async def _keep_agents(self) -> None:
+        await self._complete.wait()  # a token that is refused is refused once
+        while True:
+            await self._list_agents()
+            await self._clock.sleep(AGENTS_EVERY)
+
+    async def _list_agents(self) -> None:
+        """List the agents; that they can not be listed costs only their names."""
+        try:
+            async with asyncio.timeout(AGENTS_EVERY / 10) as scope:
+                agents = await self._source.agents(self.group.aid, PollDeadline(scope))
+        except Exception as error:  # noqa: BLE001  sessions are worth more than names
+            if not self._nameless:
+                hint = "agent_info is not updated: the token needs 'View endpoint agent settings'"
+                log.warn("agents_not_listed", aid=self.group.aid, error=error, hint=hint)
+            self._nameless = True
+            return
+        self._nameless = False
+        self._agents = tuple(agent for agent in agents if self._plan.selection.agent(agent.id))
+        self._show()
+
+    def _show(self) -> None:
+        self._publish(self.result)

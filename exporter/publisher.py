@@ -1,0 +1,119 @@
+"""All account groups together: the cap on series, and the snapshot that is served.
+
+How a snapshot is written stands in `exporter.exposition`, how it is sent in `exporter.web`.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from exporter.aggregate import NO_ROWS, aggregate
+from exporter.api import Threaded
+from exporter.exposition import NOTHING, Group, Snapshot, render
+from exporter.metrics import OTHER, Family
+from exporter.model import Agent, Key
+from exporter.poller import Result
+
+Published = frozenset[tuple[str, Key]]
+"""Account group and key of everything that has series of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One snapshot, and what the cap made of it."""
+
+    snapshot: Snapshot
+    keys: Published
+    dropped: int
+    """Series that were folded."""
+    complete: frozenset[str]
+    """Account groups that had a complete poll, which the snapshot holds."""
+
+
+class Publisher:
+    """Builds the snapshot whenever a result is new: one at a time, and several results in one where they come fast."""
+
+    def __init__(
+        self,
+        families: Sequence[Family],
+        max_series: int,
+        *,
+        names: Callable[[Agent], Agent],
+        swapped: Callable[[Publication], None],
+        threaded: Threaded = asyncio.to_thread,
+    ) -> None:
+        """Make a publisher that serves nothing yet; `names` shows or hides the names of agents."""
+        self.publication = Publication(NOTHING, frozenset(), 0, frozenset())
+        self._families = families
+        self._max_series = max_series
+        self._names = names
+        self._swapped = swapped
+        self._threaded = threaded
+        self._results: dict[str, Result] = {}
+        self._changed = asyncio.Event()
+
+    def publish(self, result: Result) -> None:
+        """Take in what is new of one account group."""
+        self._results[result.aid] = result
+        self._changed.set()
+
+    def forget(self, aid: str) -> None:
+        """Leave out an account group that is no longer polled."""
+        if self._results.pop(aid, None):
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Build a snapshot after every change, for ever."""
+        while True:
+            await self._changed.wait()
+            await self.build()
+
+    async def build(self) -> None:
+        """Build the snapshot of all that is known now, and swap it in."""
+        self._changed.clear()
+        results = [self._results[aid] for aid in sorted(self._results)]
+        self.publication = await self._threaded(self._build, results, self.publication.keys)
+        self._swapped(self.publication)
+
+    def _build(self, results: list[Result], published: Published) -> Publication:
+        results, dropped = cap(results, self._max_series, published, self._families)
+        groups = [
+            Group(each.aid, each.rows, each.sites, [self._names(agent) for agent in each.agents]) for each in results
+        ]
+        keys = frozenset((each.aid, key) for each in results for key in each.rows.keys if key.agent != OTHER)
+        complete = frozenset(each.aid for each in results if each.complete)
+        return Publication(render(groups, self._families), keys, dropped, complete)
+
+
+def cap(
+    results: list[Result], limit: int, published: Published, families: Sequence[Family]
+) -> tuple[list[Result], int]:
+    """Fold what is above the limit into one key a protocol; return the results and the number of folded series.
+
+    Keys that were published stay as long as there is room for them; new ones come in the order of their labels.
+    Room is kept for the keys that are folded into; where there is none even for them, no series is left.
+    """
+    total = sum(int(each.rows.samples.sum()) for each in results)
+    if total <= limit:
+        return results, 0
+    room = limit - len(families) * len({(each.aid, key.protocol) for each in results for key in each.rows.keys})
+    if room < 0:
+        return [replace(each, rows=NO_ROWS) for each in results], total
+    candidates = [
+        (each.aid, key, samples)
+        for each in results
+        for key, samples in zip(each.rows.keys, each.rows.samples.tolist(), strict=True)
+    ]
+    candidates.sort(key=lambda candidate: candidate[:2] not in published)
+    sizes = np.cumsum([samples for _, _, samples in candidates])
+    kept = int(np.searchsorted(sizes, room, side="right"))
+    folded: dict[str, set[Key]] = {}
+    for aid, key, _ in candidates[kept:]:
+        folded.setdefault(aid, set()).add(key)
+    capped = [
+        replace(each, rows=aggregate(each.pairs, families, folded[each.aid])) if each.aid in folded else each
+        for each in results
+    ]
+    return capped, sum(samples for _, _, samples in candidates[kept:])
