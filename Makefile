@@ -1,0 +1,71 @@
+# Everything that is done to this project by hand or by CI. `make` alone lists it.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PURE := exporter/aggregate.py,exporter/distributions.py,exporter/exposition.py,exporter/metrics.py,exporter/model.py,$\
+	exporter/privacy.py,exporter/selection.py,exporter/store.py
+
+# The real Prometheus, Alertmanager and wrk that tests start, where the machine has none of its own.
+export PATH := $(PATH):$(CURDIR)/.tools/usr/bin
+export LD_LIBRARY_PATH := $(if $(LD_LIBRARY_PATH),$(LD_LIBRARY_PATH):)$(CURDIR)/.tools/usr/lib/$(shell uname -m)-linux-gnu
+
+.PHONY: help install demo run test lint tools bench bench-quick docs lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Install the exporter into .venv, from pinned and hashed packages
+
+demo: install ## Serve metrics of a pretend company: no account needed
+	$(BIN)/thousandeyes-exporter demo
+
+run: install ## Run the exporter: make run ARGS="--api.token-file token.txt check"
+	$(BIN)/thousandeyes-exporter $(ARGS)
+
+test: $(VENV)/.installed-dev tools lint ## Run every check and every test
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/coverage report --include=$(PURE) --fail-under=100
+
+lint: $(VENV)/.installed-dev ## Check style, types, and which room may know which
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+tools: ## Unpack the programs that tests need into .tools, where the machine lacks them
+	tests/tools.sh .tools
+
+bench: $(VENV)/.installed-dev tools ## Measure everything (long) and write benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.installed-dev tools ## Measure everything in under two minutes
+	$(BIN)/python -m benchmarks --quick
+
+docs: $(VENV)/.installed-dev ## Write the reference pages anew from the code
+	$(BIN)/python -m docs
+
+lock: $(VENV)/.installed-dev ## Pin the newest packages that pyproject.toml allows
+	$(PIP) 'uv>=0.9'
+	.ci/lock $(BIN)/uv
+
+clean: ## Remove everything that was made
+	rm -rf $(VENV) .tools .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo 'Python 3.11, 3.12 or 3.13 is needed: say where with make PYTHON=/path/to/python' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo 'This Python can not make environments. On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt requirements-build.txt pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r requirements.txt -r requirements-build.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(PIP) --require-hashes -r requirements-dev.txt
+	@touch $@
