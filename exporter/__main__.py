@@ -1,205 +1,24 @@
-"""The commands: serve, demo, simulate, once, check.
+"""The way in: from the first moment on a signal ends the program without a traceback; then the rest is loaded.
 
-What is typed is read here; what it means stands in `exporter.settings`, what it does in `exporter.app`.
+What can be typed stands in `exporter.commands`.
 """
 
-import asyncio
 import os
+import signal
 import sys
-import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 
-from pydantic import SecretStr
-
-from exporter import NAME, __version__, log
-from exporter.app import Exporter, once, serve, until_stopped
-from exporter.errors import ExporterError, SettingsError
-from exporter.metrics import FAMILIES
-from exporter.settings import Loaded, Settings, load, reference, split
-
-DONE, FAILED, WRONG_SETTINGS = 0, 1, 2
-
-_COMMANDS = {
-    "serve": "poll the API and serve the metrics: what is done without a command",
-    "demo": "the same with a pretend company behind it: no account is needed",
-    "simulate": "run the pretend company's API alone",
-    "once": "poll once and write the metrics to standard output, or with --output to a file",
-    "check": "ask the API and show what it answers, what is selected and what that will cost",
-}
-_OPTIONS = {"once": {"--output": "FILE"}}
+UNFINISHED = {"once", "check"}
+"""Commands that have failed when they are stopped; the others have done what they were for."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; return its exit code: 0 done, 1 failed, 2 settings."""
-    argv = sys.argv[1:] if argv is None else argv
-    _, command, rest = split(argv)
-    if command == "version":
-        return _say(f"{NAME} {__version__}")
-    if command == "help" or {"--help", "-h"} & set(rest):
-        return _say(_help(command))
-    try:
-        loaded = load(argv, os.environ, [family.short for family in FAMILIES])
-        options = _options(command, rest)
-        log.configure(loaded.settings.log.level, loaded.settings.log.format)
-        for warning in loaded.warnings:
-            log.warn("settings", warning=warning)
-        return _run(command, loaded, options)
-    except SettingsError as error:
-        _complain(*error.problems)
-        return WRONG_SETTINGS
-    except ExporterError as error:
-        _complain(str(error))
-        return FAILED
+def main() -> int:
+    """Run this process' command line; return its exit code: 0 done, 1 failed, 2 settings."""
+    stopped = 0 if UNFINISHED.isdisjoint(sys.argv) else 1
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(stopped))
+    from exporter.commands import run  # noqa: PLC0415  loading takes a moment, in which a signal may come
 
-
-def _run(command: str, loaded: Loaded, options: dict[str, str]) -> int:
-    settings = loaded.settings
-    match command:
-        case "demo":
-            return asyncio.run(_demo(settings))
-        case "simulate":
-            return asyncio.run(_simulate(settings))
-        case "once":
-            return asyncio.run(_once(settings, options.get("--output")))
-        case "check":
-            return asyncio.run(_check(loaded))
-        case _:
-            asyncio.run(serve(settings))
-            return DONE
-
-
-async def _demo(settings: Settings) -> int:
-    from exporter.demo import running  # noqa: PLC0415  only two commands need the simulator
-
-    async with running(settings.simulator) as address:
-        pretend = {
-            "url": address,
-            "token": SecretStr(settings.simulator.token),
-            "token_file": None,
-            "email": None,
-            "proxy": None,
-        }
-        api = settings.api.model_copy(update=pretend)
-
-        def announce(own: str) -> None:
-            _say(
-                f"A pretend company of {settings.simulator.agents} agents visits {settings.simulator.sites} sites.",
-                f"  Metrics      {own}{settings.web.telemetry_path}",
-                f"  Status page  {own}/",
-                f"  Its API      {address} (token: {settings.simulator.token})",
-                "Stop it with Ctrl-C.",
-            )
-
-        await serve(settings.model_copy(update={"api": api}), announce=announce)
-    return DONE
-
-
-async def _simulate(settings: Settings) -> int:
-    from exporter.demo import running  # noqa: PLC0415  only two commands need the simulator
-
-    async with running(settings.simulator) as address:
-        _say(f"The pretend API listens at {address} (token: {settings.simulator.token}).", "Stop it with Ctrl-C.")
-        await until_stopped()
-    return DONE
-
-
-async def _once(settings: Settings, output: str | None) -> int:
-    text, failed = await once(settings)
-    if failed:
-        return FAILED
-    if output is None:
-        sys.stdout.write(text)
-    else:
-        _write(Path(output), text)
-    return DONE
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that its readers see all of it or what was there before.
-
-    Raises:
-        ExporterError: where that is not possible; what was there before is untouched.
-    """
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fchmod(descriptor, 0o644)
-                os.fsync(descriptor)
-            Path(name).replace(path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                Path(name).unlink()
-            raise
-    except OSError as error:
-        raise ExporterError(f"can not write {path} (--output): {error.strerror}") from error
-
-
-async def _check(loaded: Loaded) -> int:
-    width = max(len(name) for name, _, _ in loaded.shown())
-    _say("Settings", *(f"  {name:{width}}  {value}  ({origin})" for name, value, origin in loaded.shown()), "")
-    exporter = Exporter(loaded.settings)
-    try:
-        if not await exporter.find():
-            return FAILED
-        await asyncio.gather(*(poller.once() for poller in exporter.pollers.values()))
-        _say("Account groups")
-        for poller in exporter.pollers.values():
-            _say(*(f"  {line}" for line in poller.report()))
-        return FAILED if any(poller.failing for poller in exporter.pollers.values()) else DONE
-    finally:
-        await exporter.close()
-
-
-def _options(command: str, rest: list[str]) -> dict[str, str]:
-    """Read the options of a command: `--name VALUE` or `--name=VALUE`.
-
-    Raises:
-        SettingsError: where something else stands there.
-    """
-    known = _OPTIONS.get(command, {})
-    options: dict[str, str] = {}
-    rest = list(rest)
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if name not in known:
-            listed = ", ".join(known) or "no options of its own"
-            raise SettingsError([f"{name[:40]!r} stands after the command {command}, which has {listed}"])
-        if not equals and not rest:
-            raise SettingsError([f"{name}: needs a value"])
-        options[name] = value if equals else rest.pop(0)
-    return options
-
-
-def _help(command: str) -> str:
-    lines = [f"usage: {NAME} [--config.file FILE] [--group.setting VALUE ...] [COMMAND]", ""]
-    if command in _COMMANDS:
-        lines += [f"{command}: {_COMMANDS[command]}", ""]
-        lines += [f"  {name} {value}" for name, value in _OPTIONS.get(command, {}).items()]
-    if command == "simulate":
-        from exporter.simulator import describe_faults  # noqa: PLC0415  only here
-
-        return "\n".join([*lines, describe_faults()])
-    lines += ["Commands"] + [f"  {name:10}{what}" for name, what in _COMMANDS.items()] + ["", "Settings"]
-    lines += [f"  {doc.flag}\n      {doc.description} Default: {doc.default or 'none'}." for doc in reference()]
-    return "\n".join([*lines, "", "Every setting is also a variable and a key of the settings file: see the README."])
-
-
-def _say(*lines: str) -> int:
-    """Write lines for people to standard output, where one is open."""
-    with suppress(OSError, ValueError):
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-        sys.stdout.flush()
-    return DONE
-
-
-def _complain(*lines: str) -> None:
-    with suppress(OSError, ValueError):
-        sys.stderr.write("".join(f"{NAME}: {line}\n" for line in lines))
+    return run(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def aggregate(
     order = order[rounds[order] == newest[codes[order]]]
     groups = Groups(codes[order])
     chosen = [sessions[index] for index in order.tolist()]
-    columns = _columns(chosen, groups)
+    columns = _columns(chosen, groups, rounds[order])
     return Rows(names, {family.short: _OVER[family.over](groups, columns, family.field) for family in families})
 
 
@@ -116,15 +116,18 @@ class Groups:
         return self.sum(values) / np.maximum(np.add.reduceat(~np.isnan(values), self.starts, dtype=np.float64), 1.0)
 
     def weighted_mean(self, values: Floats, weights: Floats) -> Floats:
-        """Mean by weights; exactly the value where the group has one."""
+        """Mean by weights; exactly the value where the group has one, NaN where all weights are 0."""
         return self.sum(values * self._shares(values, weights))
 
     def pooled(self, deviations: Floats, means: Floats, weights: Floats) -> Floats:
-        """Pool standard deviations: sqrt(Σ nᵢ(sᵢ² + (mᵢ - m)²) / Σ nᵢ), m the weighted mean of the means mᵢ."""
+        """Pool standard deviations: sqrt(Σ nᵢ(sᵢ² + (mᵢ - m)²) / Σ nᵢ), m the weighted mean of the means mᵢ.
+
+        A missing mean is taken to be m: the deviation itself is still known.
+        """
         means = np.where(np.isnan(deviations), np.nan, means)
-        shares = self._shares(means, weights)
-        offset = means - self.sum(means * shares)[self.codes]
-        spread: Floats = np.sqrt(self.sum(shares * (deviations**2 + offset**2)))
+        offset = means - self.weighted_mean(means, weights)[self.codes]
+        squares = deviations**2 + np.where(np.isnan(means), 0.0, offset**2)
+        spread: Floats = np.sqrt(self.sum(squares * self._shares(deviations, weights)))
         return spread
 
     def median(self, values: Floats) -> Floats:
@@ -144,28 +147,32 @@ class Groups:
         return shares
 
 
-def _columns(sessions: list[tuple[UserSession, NetworkSession | None]], groups: Groups) -> dict[str, Floats]:
-    """Return the measured fields of the sessions as columns, every period's system metrics once a group."""
+def _columns(
+    sessions: list[tuple[UserSession, NetworkSession | None]], groups: Groups, rounds: Ints
+) -> dict[str, Floats]:
+    """Return the measured fields of the sessions as columns, every period's system metrics once an agent and group."""
     matrix = np.frombuffer(
         b"".join([_UNMEASURED if network is None else network.values for _, network in sessions])
     ).reshape(len(sessions), len(NETWORK_FIELDS))
-    columns = np.ascontiguousarray(matrix.T)
-    columns[np.ix_(_SYSTEM, np.flatnonzero(_repeated(columns[_START], columns[_END], groups.codes)))] = np.nan
+    columns = matrix.T.copy()
+    ranks: dict[str, int] = {}
+    agents = np.array([ranks.setdefault(user.key.agent, len(ranks)) for user, _ in sessions])
+    repeated = _repeated(columns[_START], columns[_END], groups.codes * len(ranks) + agents)
+    columns[np.ix_(_SYSTEM, np.flatnonzero(repeated))] = np.nan
     users = np.array([user.values for user, _ in sessions], dtype=np.float64).T
-    rounds = np.fromiter((user.round for user, _ in sessions), np.float64, len(sessions))
     return {
         **dict(zip(NETWORK_FIELDS, columns, strict=True)),
         **dict(zip(USER_FIELDS, users, strict=True)),
-        "roundId": rounds,
+        "roundId": rounds.astype(np.float64),
     }
 
 
-def _repeated(starts: Floats, ends: Floats, codes: Ints) -> npt.NDArray[np.bool_]:
-    """Mark the sessions whose period another session of the same group had before."""
-    order = np.lexsort((ends, starts, codes))
+def _repeated(starts: Floats, ends: Floats, owners: Ints) -> npt.NDArray[np.bool_]:
+    """Mark the sessions whose period another session of the same owner had before."""
+    order = np.lexsort((ends, starts, owners))
     same = np.zeros(len(order), dtype=bool)
     same[1:] = True
-    for column in (codes, starts, ends):
+    for column in (owners, starts, ends):
         same[1:] &= column[order][1:] == column[order][:-1]
     repeated = np.empty_like(same)
     repeated[order] = same

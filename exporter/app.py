@@ -1,6 +1,6 @@
 """Puts the parts together, starts and stops them in order.
 
-What the parts do stands in their own rooms; what a person types in `exporter.__main__`.
+What the parts do stands in their own rooms; what a person types in `exporter.commands`.
 """
 
 import asyncio
@@ -8,9 +8,10 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -30,7 +31,7 @@ from exporter.selection import Selection
 from exporter.settings import Settings, read_agent_names_key, read_token
 from exporter.telemetry import Telemetry
 from exporter.values import ListenAddress
-from exporter.web import Exposition, Status, application
+from exporter.web import Exposition, Status, server
 
 T = TypeVar("T")
 
@@ -38,6 +39,8 @@ SWITCH = 0.0005
 """Seconds after which a computing thread lets the event loop in: a tenth of Python's own."""
 GRACE = 10.0
 """Seconds in which running answers may end after SIGTERM."""
+MANY_CRASHES, CRASHES_WITHIN = 5, 600.0
+"""So many crashes in so many seconds are for somebody outside to mend, by a restart at least."""
 SERIES_A_SITE = sum(len(each.buckets) + 3 for each in DISTRIBUTIONS) + 1
 
 
@@ -62,29 +65,44 @@ class Exporter:
         )
         self.pollers: dict[str, Poller] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._crashes: deque[float] = deque(maxlen=MANY_CRASHES)
         self._ticked = self.clock.monotonic()
         self._plan = _plan(settings)
         self.telemetry.configured(settings.poll.interval, settings.metrics.max_series, _routes(settings.api.version))
 
     async def close(self) -> None:
-        """Stop polling, close connections."""
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        """Close connections."""
         await self.http.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def run(self) -> None:
-        """Poll all account groups for ever; look now and then which there are."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.publisher.run())
-            while True:
-                found = await self.find()
-                for group in self.pollers.values() if found else ():
-                    if group.group.aid not in self._tasks:
-                        self._tasks[group.group.aid] = asyncio.create_task(group.run())
-                self._ticked = self.clock.monotonic()
-                await self.clock.sleep(AGENTS_EVERY if found else self.settings.poll.interval)
+        """Poll all account groups for ever, until cancelled; what crashes starts again."""
+        try:
+            await asyncio.gather(self._kept_up(self.publisher.run), self._kept_up(self._poll))
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _poll(self) -> None:
+        """Have every account group polled; look now and then which there are."""
+        while True:
+            found = await self.find()
+            for aid, poller in self.pollers.items() if found else ():
+                if aid not in self._tasks:
+                    self._tasks[aid] = asyncio.create_task(self._kept_up(poller.run))
+            self._ticked = self.clock.monotonic()
+            await self.clock.sleep(AGENTS_EVERY if found else self.settings.poll.interval)
+
+    async def _kept_up(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run for ever what should never end: a crash is logged, and what crashed starts again an interval later."""
+        while True:
+            try:
+                await run()
+            except Exception:  # noqa: BLE001  a fault of this program must not end it
+                log.error("crashed", part=getattr(run, "__qualname__", ""), exc_info=True)
+                self._crashes.append(self.clock.monotonic())
+            await self.clock.sleep(self.settings.poll.interval)
 
     async def find(self) -> bool:
         """Find out which account groups to poll, and have a poller for each; False where the API did not tell."""
@@ -106,15 +124,19 @@ class Exporter:
             self.telemetry.unwatch(aid)
         if "" not in groups:
             self.telemetry.unwatch("")
-        for aid in groups.keys() - self.pollers.keys():
-            self.pollers[aid] = self._poller(groups[aid])
+        for aid, group in groups.items():
+            if aid not in self.pollers:
+                self.pollers[aid] = self._poller(group)
         return True
 
     def healthy(self) -> bool:
-        """Whether everything that should come round has come round within two intervals."""
+        """Whether everything that should come round has come round within two intervals, and does not crash often."""
+        now = self.clock.monotonic()
+        if len(self._crashes) == MANY_CRASHES and now - self._crashes[0] < CRASHES_WITHIN:
+            return False
         oldest = min([poller.ticked for poller in self.pollers.values()], default=self._ticked)
         patience = 2 * self.settings.poll.interval + (0 if self.pollers else 2 * self.settings.api.timeout)
-        return self.clock.monotonic() - oldest < patience
+        return now - oldest < patience
 
     def ready(self) -> bool:
         """Whether the snapshot holds a complete poll of every account group."""
@@ -144,6 +166,8 @@ class Exporter:
                 raise
             log.warn("account_groups_not_listed", error=error, hint="their names stay unknown")
         if self.settings.api.account_groups == "all":
+            if not known:
+                raise PollError("schema", "the API lists no account group")
             return known
         if wanted := self._wanted():
             names = {group.aid: group for group in known}
@@ -167,6 +191,30 @@ class Exporter:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
 
+@asynccontextmanager
+async def answering(exporter: Exporter) -> AsyncIterator[str]:
+    """Answer scrapes for as long as the context lasts, and those that began at its end; yield the address.
+
+    Raises:
+        ExporterError: where nothing can listen at the address.
+    """
+    settings = exporter.settings.web
+    answers = server(
+        Exposition(lambda: exporter.publisher.publication.snapshot, exporter.telemetry, exporter.clock),
+        telemetry_path=settings.telemetry_path,
+        max_requests=settings.max_requests,
+        healthy=exporter.healthy,
+        ready=exporter.ready,
+        statuses=exporter.statuses,
+    )
+    runner = web.ServerRunner(answers, shutdown_timeout=GRACE / 2)  # which it waits for twice
+    await runner.setup()
+    try:
+        yield await listen(runner, settings.listen_address, "web.listen_address")
+    finally:
+        await runner.cleanup()
+
+
 async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda address: None) -> None:
     """Poll and serve until SIGTERM or SIGINT; `announce` is called with the address once it listens.
 
@@ -175,46 +223,38 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda 
     """
     sys.setswitchinterval(SWITCH)
     stopping = asyncio.create_task(until_stopped())
-    async with AsyncExitStack() as stack:
-        exporter = Exporter(settings)
-        stack.push_async_callback(exporter.close)
-        app = application(
-            Exposition(lambda: exporter.publisher.publication.snapshot, exporter.telemetry, exporter.clock),
-            telemetry_path=settings.web.telemetry_path,
-            max_requests=settings.web.max_requests,
-            healthy=exporter.healthy,
-            ready=exporter.ready,
-            statuses=exporter.statuses,
-        )
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        address = await listen(runner, settings.web.listen_address, "web.listen_address")
-        log.info("listening", address=address, version=__version__)
-        announce(address)
-        polling = asyncio.create_task(exporter.run())
-        await asyncio.wait((polling, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        polling.cancel()
-        (outcome,) = await asyncio.gather(polling, return_exceptions=True)
-    if isinstance(outcome, Exception):
-        raise outcome
+    exporter = Exporter(settings)
+    try:
+        async with answering(exporter) as address:
+            log.info("listening", address=address, version=__version__)
+            announce(address)
+            polling = asyncio.create_task(exporter.run())
+            await stopping
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
+    finally:
+        await exporter.close()
     log.info("stopped")
 
 
 async def until_stopped() -> None:
-    """Wait for SIGTERM or SIGINT."""
-    stop = asyncio.Event()
+    """Wait for SIGTERM or SIGINT; whoever sends a second one wants no good manners.
+
+    What is set here stays until the process ends, so that no signal finds nobody at home.
+    """
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    asked = False
+
+    def on_signal(*_: object) -> None:
+        nonlocal asked
+        if asked or loop.is_closed():
+            os._exit(0)
+        asked = True
+        loop.call_soon_threadsafe(stop.set)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, _stop, stop)
+        signal.signal(number, on_signal)
     await stop.wait()
-
-
-def _stop(stop: asyncio.Event) -> None:
-    """Stop in order; at once when asked twice."""
-    if stop.is_set():
-        os._exit(0)
-    stop.set()
 
 
 async def listen(runner: web.BaseRunner, address: ListenAddress, setting: str) -> str:
@@ -226,11 +266,15 @@ async def listen(runner: web.BaseRunner, address: ListenAddress, setting: str) -
     try:
         await web.TCPSite(runner, address.host, address.port).start()
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise ExporterError(f"can not listen on {address} ({setting}): {reason}") from error
-    host, port = runner.addresses[0][:2]
+        raise ExporterError(f"can not listen on {address} ({setting}): {reason(error)}") from error
+    host, port = min(runner.addresses, key=len)[:2]  # IPv4 first: there may be one of each
     host = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{host}:{port}"
+
+
+def reason(error: OSError) -> str:
+    """Say why the system refused, in its own words."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 async def once(settings: Settings) -> tuple[str, dict[str, str]]:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 
@@ -50,8 +51,9 @@ class ApiClock:
 
 
 def http_date(text: str | None) -> float | None:
-    """Return an HTTP date as Unix seconds; None where it is missing or no date."""
+    """Return an HTTP date as Unix seconds, UTC unless it says otherwise; None where it is missing or no date."""
     try:
-        return parsedate_to_datetime(text or "").timestamp()
+        when = parsedate_to_datetime(text or "")
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

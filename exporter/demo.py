@@ -6,6 +6,7 @@ What it serves stands in `exporter.simulator.world`, how in `exporter.simulator.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from exporter.app import reason
 from exporter.errors import ExporterError, SettingsError
 from exporter.settings import SimulatorSettings
 from exporter.simulator import Simulator, World, parse_faults
@@ -27,8 +28,10 @@ async def running(settings: SimulatorSettings) -> AsyncIterator[str]:
     simulator = Simulator(world, token=settings.token, page_size=settings.page_size, faults=faults)
     address = settings.listen_address
     try:
-        yield await simulator.start(address.host or "127.0.0.1", address.port)
-    except OSError as error:
-        raise ExporterError(f"can not listen on {address} (simulator.listen_address): {error.strerror}") from error
+        try:
+            url = await simulator.start(address.host or "", address.port)
+        except OSError as error:
+            raise ExporterError(f"can not listen on {address} (simulator.listen_address): {reason(error)}") from error
+        yield url
     finally:
         await simulator.stop()

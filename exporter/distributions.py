@@ -75,15 +75,15 @@ class Distributions:
         """Count the complete sessions that were not counted yet.
 
         `sessions` are all that are inside the look-back, in the order of their ids; `now` is Unix time. Beyond
-        `max_sites` new sites are counted under `__other__`.
+        `max_sites` new sites are counted under `__other__`, and protocols that would be as many again as well.
         """
         known = set(self._sites)
         for site in sorted({_site(user) for user, _ in sessions}):
-            full = site not in self._sites and len(self._sites) >= self._max_sites
-            counted_as = Site(OTHER, site.protocol) if full else site
-            self._sites.setdefault(counted_as, _Counts()).last_session = now
+            self._sites.setdefault(self._counted_as(site), _Counts()).last_session = now
         complete = [(user, network) for user, network in sessions if network is not None]
-        fresh = [pair for pair in complete if pair[0].id not in self._seen and self._counted_as(pair[0]) in known]
+        fresh = [
+            pair for pair in complete if pair[0].id not in self._seen and self._counted_as(_site(pair[0])) in known
+        ]
         if self._started:
             self._count(fresh)
             self._seen.update(user.id for user, _ in fresh)
@@ -97,14 +97,18 @@ class Distributions:
         """Return the counters of every site, sorted by site and protocol."""
         return {site: self._sites[site].frozen() for site in sorted(self._sites)}
 
-    def _counted_as(self, user: UserSession) -> Site:
-        site = _site(user)
-        return site if site in self._sites else Site(OTHER, site.protocol)
+    def _counted_as(self, site: Site) -> Site:
+        """Return the site, or what it is folded into where there is no room for it."""
+        if site not in self._sites and len(self._sites) >= self._max_sites:
+            site = Site(OTHER, site.protocol)
+            if site not in self._sites and len(self._sites) >= 2 * self._max_sites:
+                site = Site(OTHER, OTHER)
+        return site
 
     def _count(self, sessions: list[tuple[UserSession, NetworkSession]]) -> None:
         by_site: dict[Site, list[tuple[UserSession, NetworkSession]]] = {}
         for pair in sessions:
-            by_site.setdefault(self._counted_as(pair[0]), []).append(pair)
+            by_site.setdefault(self._counted_as(_site(pair[0])), []).append(pair)
         for site, pairs in by_site.items():
             counts = self._sites[site]
             counts.sessions += len(pairs)

@@ -9,7 +9,8 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import compress, pairwise
+from functools import cache
+from itertools import compress, pairwise, starmap
 
 import msgspec
 import numpy as np
@@ -153,7 +154,11 @@ def escape(value: str) -> str:
 
 def label_set(**labels: str) -> str:
     """Write a label set; labels without a value are left out, which means the same."""
-    return "{" + ",".join(f'{name}="{escape(value)}"' for name, value in labels.items() if value) + "}"
+    return f"{{{''.join(starmap(_label, labels.items()))[1:]}}}"
+
+
+def _label(name: str, value: str) -> str:
+    return f',{name}="{escape(value)}"' if value else ""
 
 
 def header(name: str, kind: str, help_: str) -> str:
@@ -162,9 +167,11 @@ def header(name: str, kind: str, help_: str) -> str:
 
 
 def _key_labels(group: Group) -> list[str]:
-    aid = f'aid="{escape(group.aid)}",' if group.aid else ""
+    """Write what `label_set` would, with a space behind it, and every value but once."""
+    written = cache(_label)
+    aid = _label("aid", group.aid)
     return [
-        f'{{{aid}agent="{escape(agent)}",site="{escape(site)}",protocol="{escape(protocol)}"}} '
+        f"{{{(aid + written('agent', agent) + written('site', site) + written('protocol', protocol))[1:]}}} "
         for agent, site, protocol in group.rows.keys
     ]
 

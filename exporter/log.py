@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 _LOGGER = logging.getLogger("exporter")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+_LONG = 1e15
+LOGGERS = ("exporter", "aiohttp", "asyncio", "concurrent.futures")
+"""Whose words are written; those of others that are worth a warning."""
 
 
 def configure(level: Literal["debug", "info", "warn", "error"], format_: Literal["logfmt", "json"]) -> None:
@@ -18,8 +21,11 @@ def configure(level: Literal["debug", "info", "warn", "error"], format_: Literal
     logging.raiseExceptions = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if format_ == "json" else _Logfmt())
-    _LOGGER.handlers[:] = [handler]
-    _LOGGER.propagate = False
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel(max(_LEVELS[level], logging.WARNING))
     _LOGGER.setLevel(_LEVELS[level])
 
 
@@ -38,16 +44,18 @@ def warn(event: str, **fields: object) -> None:
     _LOGGER.warning(event, extra={"fields": fields})
 
 
-def error(event: str, **fields: object) -> None:
-    """Log what somebody has to look at."""
-    _LOGGER.error(event, extra={"fields": fields}, exc_info=fields.pop("exc_info", None) is not None)
+def error(event: str, *, exc_info: bool = False, **fields: object) -> None:
+    """Log what somebody has to look at; `exc_info`: with where the exception that is being handled came from."""
+    _LOGGER.error(event, extra={"fields": fields}, exc_info=exc_info)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     level = "warn" if record.levelno == logging.WARNING else record.levelname.lower()
     traceback = {"traceback": logging.Formatter().formatException(record.exc_info)} if record.exc_info else {}
-    return {"time": time, "level": level, "event": record.getMessage(), **getattr(record, "fields", {}), **traceback}
+    foreign = {"event": "library", "logger": record.name, "message": record.getMessage()}
+    ours = {"event": record.msg, **fields} if (fields := getattr(record, "fields", None)) is not None else foreign
+    return {"time": time, "level": level, **ours, **traceback}
 
 
 class _Json(logging.Formatter):
@@ -62,5 +70,8 @@ class _Logfmt(logging.Formatter):
 
 def _logfmt(value: object) -> str:
     """Write a value on one line, quoted where it needs to be."""
-    text = f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-    return text if text and text.isprintable() and not set(text) & set(' "=') else json.dumps(text)
+    if isinstance(value, float):
+        text = f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < _LONG else repr(value)
+    else:
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if text and text.isprintable() and not set(text) & set(' "=\\') else json.dumps(text)

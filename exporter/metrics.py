@@ -38,9 +38,9 @@ OVER_WORDS: dict[Over, str] = {
     "min": "minimum over the sessions",
     "sum": "sum over the sessions",
     "median": "median of the medians of the sessions",
-    "weighted_mean": "mean over the sessions, weighted by count",
+    "weighted_mean": "mean, weighted by count, over the sessions",
     "pooled": "pooled over the sessions",
-    "count": "number of user sessions",
+    "count": "",
     "round": "",
 }
 
@@ -110,7 +110,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("experience_score", "Experience score, 0 (worst) to 1 (best)", "experienceScore", RATIO, "mean",
            "The API sends 0 also where it could not be computed."),
     Family("pages", "Pages visited", "numberOfPages", COUNT, "sum"),
-    Family("sessions", "User sessions", "", COUNT, "count"),
+    Family("sessions", "User sessions of the newest round", "", COUNT, "count"),
     Family("round_timestamp_seconds", "Start of the newest round, seconds since 1970", "roundId", COUNT, "round"),
 )  # fmt: skip
 

@@ -82,17 +82,18 @@ class Sessions(msgspec.Struct, frozen=True):
 def label(text: str | None) -> str:
     """Return the text as a label value: printable, on one form, at most about `MAX_LABEL` characters.
 
-    Space characters become spaces, a line feed stays, everything else that can not be printed (controls, bidirectional
-    overrides, lone surrogates) becomes U+FFFD. What is cut ends in `…` and eight hexadecimal digits of its own hash,
-    so that two values that only differ behind the cut stay two.
+    Space characters become spaces and go at both ends, a line feed stays, everything else that can not be printed
+    (controls, bidirectional overrides, lone surrogates) becomes U+FFFD. What is cut ends in `…` and eight hexadecimal
+    digits of its own hash, so that two values that only differ behind the cut stay two.
     """
     if text is None:
         return ""
     if not (text.isascii() and text.isprintable()):
         text = unicodedata.normalize("NFC", "".join(map(_printable, text)))
+    text = text.strip(" ")
     if len(text) > MAX_LABEL:
         text = text[:MAX_LABEL] + "…" + hashlib.sha256(text.encode()).hexdigest()[:8]
-    return text.strip(" ")
+    return text
 
 
 def _printable(character: str) -> str:

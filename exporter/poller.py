@@ -5,8 +5,10 @@ How a listing is read stands in `exporter.api`, what becomes of all account grou
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from exporter import log
 from exporter.aggregate import NO_ROWS, Rows, aggregate
@@ -59,18 +61,35 @@ class PollDeadline:
 
     def __init__(self, scope: asyncio.Timeout) -> None:
         self._scope = scope
+        self._still = 0
+        self._left = 0.0
+        self._since = 0.0
         self.waited = 0.0
         """Seconds that were spent waiting for our own share of requests."""
 
     def remaining(self) -> float:
         """Seconds left."""
-        return (self._scope.when() or math.inf) - asyncio.get_running_loop().time()
+        return self._left if self._still else (self._scope.when() or math.inf) - asyncio.get_running_loop().time()
 
-    def extend(self, seconds: float) -> None:
-        """Grant more time."""
-        self.waited += seconds
-        if (when := self._scope.when()) is not None and not self._scope.expired():
-            self._scope.reschedule(when + seconds)
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let no time pass meanwhile, however many wait at once."""
+        now = asyncio.get_running_loop().time
+        if not self._still:
+            self._left, self._since = self.remaining(), now()
+            self._reschedule(None)
+        self._still += 1
+        try:
+            yield
+        finally:
+            self._still -= 1
+            if not self._still:
+                self.waited += now() - self._since
+                self._reschedule(now() + self._left)
+
+    def _reschedule(self, when: float | None) -> None:
+        if not self._scope.expired():  # once it has struck, all that wait are on their way out
+            self._scope.reschedule(when)
 
 
 class Poller:
@@ -100,6 +119,7 @@ class Poller:
         self._api_clock = api_clock
         self._threaded = threaded
         self._store = Store()
+        self._turn = asyncio.Lock()
         self._distributions = Distributions(plan.max_sites)
         self._result = Result(group.aid, [], NO_ROWS, {})
         self._agents: tuple[Agent, ...] = ()
@@ -116,14 +136,17 @@ class Poller:
             tasks.create_task(self._keep_agents())
             due = self._clock.monotonic()
             while True:
-                due = max(due + self._plan.interval, self._clock.monotonic())
-                await self._clock.sleep(due - self._clock.monotonic())
+                now = self._clock.monotonic()
+                due = due + self._plan.interval if due + self._plan.interval > now else now + self._plan.interval
+                await self._clock.sleep(due - now)
                 self.ticked = self._clock.monotonic()
                 if poll.done():
                     poll = tasks.create_task(self.poll())
                 else:
                     self._telemetry.skipped(self.group.aid)
                     log.warn("poll_skipped", aid=self.group.aid, hint="the one before still runs")
+                    await self._refresh(complete=False)
+                    self._show()
 
     async def poll(self) -> None:
         """Poll once: all or nothing is taken in, and what has grown old is forgotten either way."""
@@ -137,14 +160,9 @@ class Poller:
             failure = error
         except Exception as error:  # noqa: BLE001  whatever it is, the next poll may do better
             failure = self._crashed(error)
-        try:
-            self._result = await self._threaded(self._rebuild, failure is None)
-        except Exception as error:  # noqa: BLE001  nothing is better than something old
-            failure = self._crashed(error)
-            self._result = Result(aid, [], NO_ROWS, {})
+        failure = await self._refresh(complete=failure is None) or failure
         reason = failure.reason if failure else None
         seconds = self._clock.monotonic() - began
-        self._telemetry.stored(aid, self._store.counts(), self._store.newest_round())
         self._telemetry.polled(aid, self._api_clock.now(), seconds, reason)
         if failure:
             log.error("poll_failed", aid=aid, reason=reason, error=failure, seconds=seconds)
@@ -186,7 +204,7 @@ class Poller:
         aid, plan = self.group.aid, self._plan
         end = int(self._api_clock.now())
         start = end - plan.lookback
-        if self._covered is not None:
+        if self._covered is not None and self._covered <= end:  # else the API's clock was set back
             start = max(start, self._covered - plan.overlap)
         start = math.floor(start / ROUND) * ROUND
         # A poll may take an interval; one that reads more than the others, the first or after an outage, takes longer.
@@ -197,7 +215,7 @@ class Poller:
                 sessions = await self._source.sessions(aid, start, end, deadline)
         except TimeoutError as error:
             raise PollError("deadline", f"the poll was not done after {allowed:.0f} s: raise poll.interval") from error
-        taken, delays = await self._threaded(self._take, sessions, end)
+        taken, delays = await self._in_turn(self._take, sessions, end)
         self._telemetry.rejected(aid, taken.rejected)
         if self._covered is not None:  # what the first poll sees may have been counted before a restart
             await self._threaded(self._telemetry.committed, aid, delays)
@@ -219,6 +237,20 @@ class Poller:
         self._store.upsert(taken.users, taken.networks)
         return taken, [delay for delay in delays.values() if delay >= 0]
 
+    async def _refresh(self, *, complete: bool) -> PollError | None:
+        """Compute the result anew; return what went wrong."""
+        try:
+            self._result = await self._in_turn(self._rebuild, complete)
+        except Exception as error:  # noqa: BLE001  nothing is better than something old
+            self._result = Result(self.group.aid, [], NO_ROWS, {})
+            return self._crashed(error)
+        return None
+
+    async def _in_turn(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Compute with the store, one after another."""
+        async with self._turn:
+            return await self._threaded(function, *arguments)
+
     def _rebuild(self, complete: bool) -> Result:
         """Forget what is old and compute everything anew; only a complete poll counts sessions."""
         now = self._api_clock.now()
@@ -227,6 +259,7 @@ class Poller:
         if complete:
             self._distributions.observe(pairs, now)
         rows = aggregate(pairs, self._plan.families)
+        self._telemetry.stored(self.group.aid, self._store.counts(), self._store.newest_round())
         return Result(self.group.aid, pairs, rows, self._distributions.published())
 
     async def once(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from exporter.aggregate import NO_ROWS, aggregate
+from exporter.aggregate import aggregate
 from exporter.api import Threaded
 from exporter.exposition import NOTHING, Group, Snapshot, render
 from exporter.metrics import OTHER, Family
@@ -92,28 +92,36 @@ def cap(
 ) -> tuple[list[Result], int]:
     """Fold what is above the limit into one key a protocol; return the results and the number of folded series.
 
-    Keys that were published stay as long as there is room for them; new ones come in the order of their labels.
-    Room is kept for the keys that are folded into; where there is none even for them, no series is left.
+    Keys that were published stay as long as there is room for them; new ones come in the order of their labels, and
+    leave room for the keys that are folded into. Where live keys leave no room even for those, what would be folded
+    into them is left out.
     """
-    total = sum(int(each.rows.samples.sum()) for each in results)
-    if total <= limit:
-        return results, 0
-    room = limit - len(families) * len({(each.aid, key.protocol) for each in results for key in each.rows.keys})
-    if room < 0:
-        return [replace(each, rows=NO_ROWS) for each in results], total
     candidates = [
         (each.aid, key, samples)
         for each in results
         for key, samples in zip(each.rows.keys, each.rows.samples.tolist(), strict=True)
     ]
+    if sum(samples for _, _, samples in candidates) <= limit:
+        return results, 0
     candidates.sort(key=lambda candidate: candidate[:2] not in published)
-    sizes = np.cumsum([samples for _, _, samples in candidates])
-    kept = int(np.searchsorted(sizes, room, side="right"))
+    live = sum(samples for aid, key, samples in candidates if (aid, key) in published)
+    room = limit - len(families) * len({(aid, key.protocol) for aid, key, _ in candidates})
+    sizes = np.cumsum([0, *(samples for _, _, samples in candidates)])
+    kept = int(np.searchsorted(sizes[1:], max(room, live if live <= limit else 0), side="right"))
+    others = sorted({(aid, key.protocol) for aid, key, _ in candidates[kept:]})
+    housed = set(others[: (limit - int(sizes[kept])) // len(families)])
     folded: dict[str, set[Key]] = {}
     for aid, key, _ in candidates[kept:]:
         folded.setdefault(aid, set()).add(key)
-    capped = [
-        replace(each, rows=aggregate(each.pairs, families, folded[each.aid])) if each.aid in folded else each
-        for each in results
-    ]
-    return capped, sum(samples for _, _, samples in candidates[kept:])
+
+    def rebuilt(result: Result) -> Result:
+        keys = folded[result.aid]
+        pairs = [
+            (user, network)
+            for user, network in result.pairs
+            if user.key not in keys or (result.aid, user.key.protocol) in housed
+        ]
+        return replace(result, rows=aggregate(pairs, families, keys))
+
+    capped = [rebuilt(each) if each.aid in folded else each for each in results]
+    return capped, int(sizes[-1] - sizes[kept])

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from string import digits
 
 import msgspec
 
@@ -69,8 +70,9 @@ class Selection:
 
 def host(site: str) -> str:
     """Return a visited site in its normal form: lower case, without port and without the dot at the end."""
-    name, colon, port = site.rpartition(":")
-    return (name if colon and port.isdecimal() and ":" not in name else site).lower().rstrip(".")
+    name, _, port = site.rpartition(":")
+    has_port = name and not port.strip(digits) and (":" not in name or name.endswith("]"))
+    return (name if has_port else site).lower().rstrip(".")
 
 
 def _passes(text: str, include: Patterns, exclude: Patterns) -> bool:

@@ -6,6 +6,7 @@ What it measures of others stands in `exporter.metrics`. Every closed label valu
 import platform
 from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -197,7 +198,5 @@ class Telemetry:
 
 def _remove(metric: Counter | Gauge | Histogram, *labels: str) -> None:
     """Remove one series; that it was never set is no error."""
-    try:
+    with suppress(KeyError):
         metric.remove(*labels)
-    except KeyError:
-        return

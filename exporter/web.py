@@ -1,18 +1,19 @@
 """The HTTP server: sends what is in memory, whatever the API does.
 
 What is sent was made by `exporter.publisher`; only the exporter's own few metrics are written anew, at most once a
-second.
+second. When it starts and stops, and with which address, stands in `exporter.app`.
 """
 
 import asyncio
 import html
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from exporter import NAME, __version__
+from exporter import NAME, __version__, log
 from exporter.clock import Clock
 from exporter.exposition import Format, Part, Snapshot, deflate, gzip, plain
 
@@ -20,6 +21,8 @@ SLICE = 256 * 1024
 """Bytes written at a time: a slow reader holds no copy of a snapshot, only a place in it."""
 WRITE_DEADLINE = 30.0
 """Seconds in which an answer has to be taken."""
+IDLE = 9.0
+"""Seconds after which a connection is closed that has not sent a request, or not all of it."""
 OWN_EVERY = 1.0
 """Seconds between two renderings of the exporter's own metrics."""
 
@@ -62,7 +65,7 @@ class Exposition:
         return rendered[2]
 
 
-def application(
+def server(
     exposition: Exposition,
     *,
     telemetry_path: str,
@@ -70,11 +73,11 @@ def application(
     healthy: Callable[[], bool],
     ready: Callable[[], bool],
     statuses: Callable[[], Iterable[Status]],
-) -> web.Application:
-    """Return the application; it is bound to no address yet."""
+) -> web.Server:
+    """Return the server; it is bound to no address yet."""
     scraping = 0
 
-    async def metrics(request: web.Request) -> web.StreamResponse:
+    async def metrics(request: web.BaseRequest) -> web.StreamResponse:
         nonlocal scraping
         if scraping >= max_requests:
             return web.Response(status=503, text=f"more than {max_requests} requests at a time: web.max_requests\n")
@@ -84,81 +87,111 @@ def application(
         finally:
             scraping -= 1
 
-    async def health(_: web.Request) -> web.Response:
+    async def health(_: web.BaseRequest) -> web.StreamResponse:
         return _verdict(healthy(), "healthy", "the poller has not come round for two intervals")
 
-    async def readiness(_: web.Request) -> web.Response:
+    async def readiness(_: web.BaseRequest) -> web.StreamResponse:
         return _verdict(ready(), "ready", "waiting for the first complete poll of every account group")
 
-    async def page(_: web.Request) -> web.Response:
+    async def page(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(
             text=_page(statuses(), telemetry_path),
             content_type="text/html",
             headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
 
-    app = web.Application(client_max_size=0)
-    app.router.add_get(telemetry_path, metrics)
-    app.router.add_get("/-/healthy", health)
-    app.router.add_get("/-/ready", readiness)
-    app.router.add_get("/", page)
-    app.on_response_prepare.append(_harden)
-    return app
+    routes = {telemetry_path: metrics, "/-/healthy": health, "/-/ready": readiness, "/": page}
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        route = routes.get(request.rel_url.raw_path)
+        if route is None:
+            return web.Response(status=404, text="there is nothing here\n")
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=405, text="only GET and HEAD\n", headers={"Allow": "GET, HEAD"})
+        return await route(request)
+
+    return web.Server(
+        answer,
+        request_factory=lambda message, payload, protocol, writer, task: _Request(
+            message, payload, protocol, writer, task, asyncio.get_running_loop()
+        ),
+        access_log=None,
+        logger=_Log(),
+        keepalive_timeout=IDLE,
+        lingering_time=0,  # what comes behind the head of a request is not read, not even to be thrown away
+    )
+
+
+class _Request(web.BaseRequest):
+    """A request whose every answer, also to one that is no HTTP, tells neither versions nor lets browsers guess."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Server"] = NAME
+
+
+class _Log:
+    """Writes what aiohttp has to say as one line, without a byte of what a stranger sent."""
+
+    def debug(self, *_: object, exc_info: BaseException | None = None) -> None:
+        """Tell what was no HTTP at all, and leave out who came and went."""
+        if exc_info:
+            self.exception(exc_info=exc_info)
+
+    def exception(self, *_: object, exc_info: BaseException) -> None:
+        """Tell what can not be understood from what is a fault of this program."""
+        if isinstance(exc_info, HttpProcessingError):
+            log.warn("request_not_understood", error=type(exc_info).__name__)
+        else:
+            log.error("request_crashed", error=type(exc_info).__name__, exc_info=True)
 
 
 def negotiate(accept: str) -> Format:
     """Return the format that an `Accept` header prefers; the text format for everything else, and never an error."""
-    weights = {Format.TEXT: 0.0, Format.OPENMETRICS: 0.0}
-    for entry in accept.split(","):
-        media, *parameters = (part.strip().lower() for part in entry.split(";"))
-        given = dict(parameter.partition("=")[::2] for parameter in parameters)
-        if media == "application/openmetrics-text" and given.get("version", "1.0.0") in ("1.0.0", "0.0.1"):
-            weights[Format.OPENMETRICS] = max(weights[Format.OPENMETRICS], _weight(given))
-        elif media == "text/plain" and given.get("version", "0.0.4") == "0.0.4":
-            weights[Format.TEXT] = max(weights[Format.TEXT], _weight(given))
-    better = weights[Format.OPENMETRICS] >= weights[Format.TEXT] and weights[Format.OPENMETRICS] > 0
-    return Format.OPENMETRICS if better else Format.TEXT
+    text = openmetrics = 0.0
+    for media, parameters, weight in _preferences(accept):
+        if media == "application/openmetrics-text" and parameters.get("version", "1.0.0") == "1.0.0":
+            openmetrics = max(openmetrics, weight)
+        elif media in ("text/plain", "text/*", "*/*") and parameters.get("version", "0.0.4") == "0.0.4":
+            text = max(text, weight)
+    return Format.OPENMETRICS if 0.0 < openmetrics >= text else Format.TEXT
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
     """Tell whether an `Accept-Encoding` header allows gzip."""
-    for entry in accept_encoding.split(","):
-        coding, *parameters = (part.strip().lower() for part in entry.split(";"))
-        if coding in ("gzip", "*"):
-            return _weight(dict(parameter.partition("=")[::2] for parameter in parameters)) > 0
-    return False
+    weights = {coding: weight for coding, _, weight in _preferences(accept_encoding)}
+    return weights.get("gzip", weights.get("*", 0.0)) > 0.0
 
 
-def _weight(parameters: dict[str, str]) -> float:
-    try:
-        weight = float(parameters.get("q", "1"))
-    except ValueError:
-        return 0.0
-    return weight if 0.0 <= weight <= 1.0 else 0.0
+def _preferences(header: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Yield name, parameters and weight of each entry; a weight that is none counts as 0, which is `never`."""
+    for entry in header.lower().split(","):
+        name, *rest = (part.strip() for part in entry.split(";"))
+        parameters = {key.strip(): value.strip(' "') for key, _, value in (part.partition("=") for part in rest)}
+        try:
+            weight = float(parameters.get("q", "1"))
+        except ValueError:
+            weight = 0.0
+        yield name, parameters, weight if 0.0 <= weight <= 1.0 else 0.0
 
 
-async def _send(request: web.Request, exposition: Exposition) -> web.StreamResponse:
-    format_ = negotiate(request.headers.get("Accept", ""))
+async def _send(request: web.BaseRequest, exposition: Exposition) -> web.StreamResponse:
+    format_ = negotiate(",".join(request.headers.getall("Accept", ())))
     parts = exposition.parts(format_)
     response = web.StreamResponse(headers={"Content-Type": format_.value, "Vary": "Accept, Accept-Encoding"})
     chunks: Iterable[bytes]
-    if accepts_gzip(request.headers.get("Accept-Encoding", "")):
+    if accepts_gzip(",".join(request.headers.getall("Accept-Encoding", ()))):
         chunks = gzip(parts)
         response.headers["Content-Encoding"] = "gzip"
         response.content_length = sum(map(len, chunks))
     else:
         chunks = (text for part in parts for text in plain(part, SLICE))
         response.content_length = sum(part.size for part in parts)
-    await response.prepare(request)
-    if request.method == "HEAD":
-        return response
     try:
-        async with asyncio.timeout(WRITE_DEADLINE):
-            for chunk in chunks:
-                view = memoryview(chunk)
-                for start in range(0, len(view), SLICE):
-                    await response.write(view[start : start + SLICE])
-            await response.write_eof()
+        await response.prepare(request)
+        if request.method == "GET" and request.transport:
+            async with asyncio.timeout(WRITE_DEADLINE):
+                await _write(response, request.transport, chunks)
     except TimeoutError:
         if request.transport:
             request.transport.abort()
@@ -167,9 +200,16 @@ async def _send(request: web.Request, exposition: Exposition) -> web.StreamRespo
     return response
 
 
-async def _harden(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Server"] = NAME
+async def _write(response: web.StreamResponse, transport: asyncio.Transport, chunks: Iterable[bytes]) -> None:
+    """Write a body slice by slice; what is written has left this process before the next one, and before the end."""
+    transport.set_write_buffer_limits(0)
+    last = memoryview(b"")
+    for chunk in chunks:
+        view = memoryview(chunk)
+        for start in range(0, len(view), SLICE):
+            await response.write(last)
+            last = view[start : start + SLICE]
+    await response.write_eof(bytes(last))
 
 
 def _verdict(good: bool, word: str, why: str) -> web.Response:

@@ -131,12 +131,13 @@ class Api:
 
     def _cursor(self, link: str, request: Request) -> dict[str, str]:
         """Return the cursor of a next link, if it leads where the first request went."""
+        aid = request.query.get("aid")
         try:
             url = self._http.origin.join(URL(link))
+            there = (url.origin(), url.path.removesuffix(".json"), url.query.get("aid", aid))
         except ValueError:
             raise PollError("pagination_origin", f"the next page of {request.path} has no valid address") from None
-        ours = (self._http.origin.origin(), request.path.removesuffix(".json"), request.query.get("aid"))
-        if (url.origin(), url.path.removesuffix(".json"), url.query.get("aid", request.query.get("aid"))) != ours:
+        if there != (self._http.origin.origin(), request.path.removesuffix(".json"), aid):
             raise PollError(
                 "pagination_origin", f"the next page of {request.path} is on another host, path or account group"
             )

@@ -17,6 +17,9 @@ RESERVE = 0.1
 """Share of the organization's limit that is left to others: reaching it, we wait for the next window."""
 LONGEST = 90.0
 """Seconds of the longest wait that a reply can impose: a window, and slack for clocks that count whole seconds."""
+PROBE = 1.0
+"""Seconds from one request to the next after a wait that a reply imposed, until a reply imposes none: those who waited
+do not set out all at once."""
 
 _LIMIT = "X-Organization-Rate-Limit-Limit"
 _REMAINING = "X-Organization-Rate-Limit-Remaining"
@@ -44,22 +47,27 @@ class Budget:
         self._sent: deque[float] = deque(maxlen=per_minute)
         self._turn = asyncio.Lock()
         self._blocked_until = -math.inf
+        self._probing = False
+        self._next_probe = -math.inf
 
-    async def take(self) -> float:
-        """Wait until one more request may be sent; return the seconds that this took."""
-        asked = self._clock.monotonic()
+    async def take(self) -> None:
+        """Wait until one more request may be sent."""
         async with self._turn:
             while (wait := self._wait()) > 0:
                 await self._clock.sleep(wait)
             self._sent.append(self._clock.monotonic())
-        return self._clock.monotonic() - asked
+            if self._probing:
+                self._next_probe = self._clock.monotonic() + PROBE
 
     def block(self, seconds: float) -> None:
-        """Send nothing for so long."""
+        """Send nothing for so long, and then one request after another until a reply is good."""
         self._blocked_until = max(self._blocked_until, self._clock.monotonic() + seconds)
+        self._probing = True
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Take in what a reply says of the organization's limit; a reply may say nothing."""
+        if self._clock.monotonic() >= self._blocked_until:
+            self._probing = False
         limit, remaining, reset = (_number(headers.get(name)) for name in (_LIMIT, _REMAINING, _RESET))
         if limit is None and remaining is None and reset is None:
             return
@@ -82,11 +90,11 @@ class Budget:
     def _wait(self) -> float:
         now = self._clock.monotonic()
         full = len(self._sent) == self._per_minute
-        return max(self._blocked_until, self._sent[0] + WINDOW if full else -math.inf) - now
+        return max(self._blocked_until, self._next_probe, self._sent[0] + WINDOW if full else -math.inf) - now
 
     def _until(self, reset: float | None) -> float:
-        """Return the seconds until a time on the API's clock, within reason."""
-        return min(max((reset or 0.0) - self._api_clock.now(), 1.0), LONGEST)
+        """Return the seconds until a time on the API's clock, within reason; a window where it is not known."""
+        return min(max(reset - self._api_clock.now(), 1.0), LONGEST) if reset else WINDOW
 
     def _reset_in(self, headers: Mapping[str, str]) -> float | None:
         reset = _number(headers.get(_RESET))

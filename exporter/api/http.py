@@ -4,10 +4,12 @@ It alone holds the token, and sends it to one origin only. What to ask stands in
 `exporter.api.v7`, what the body means in `exporter.api.wire`.
 """
 
+import asyncio
 import random
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,8 +85,8 @@ class Deadline(Protocol):
     def remaining(self) -> float:
         """Seconds left."""
 
-    def extend(self, seconds: float) -> None:
-        """Grant more time: waiting for our own share of requests is not the API's fault."""
+    def standing_still(self) -> AbstractContextManager[None]:
+        """Let no time pass meanwhile: waiting for our own share of requests is not the API's fault."""
 
 
 class Observer(Protocol):
@@ -149,7 +151,9 @@ class Http:
         self._observer = observer
         self._proxy = proxy
         self._retries = Retries()
-        self._refused: tuple[Credentials, float] | None = None
+        self._refused: Credentials | None = None
+        self._refused_until = 0.0
+        self._trial = asyncio.Lock()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls or True, limit=16, keepalive_timeout=75),
             timeout=aiohttp.ClientTimeout(total=2 * timeout, connect=CONNECT, sock_connect=CONNECT, sock_read=timeout),
@@ -174,8 +178,11 @@ class Http:
             PollError: with one of the closed reasons.
         """
         self._retries.earn()
-        for attempt in range(1, ATTEMPTS + 1):
-            deadline.extend(await self.budget.take())
+        attempt = 0
+        while True:
+            attempt += 1
+            with deadline.standing_still():
+                await self.budget.take()
             try:
                 return await self._once(request)
             except PollError as error:
@@ -184,7 +191,6 @@ class Http:
                     raise
                 self._observer.retry(error.reason)
                 await self.clock.sleep(wait)
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _wait(self, error: PollError, attempt: int) -> float | None:
         """Return the seconds before the next attempt; None where there is none."""
@@ -196,22 +202,35 @@ class Http:
 
     async def _once(self, request: Request) -> Body:
         credentials = self._credentials()
-        if self._refused and self._refused[0] == credentials and self.clock.monotonic() < self._refused[1]:
-            raise PollError("auth", f"{_ADVICE['auth']} (not tried again within a minute)")
+        if self._is_suspect(credentials):
+            async with self._trial:  # one tries again, the others wait for what becomes of it
+                if self._is_suspect(credentials):
+                    if self.clock.monotonic() < self._refused_until:
+                        raise PollError("auth", f"{_ADVICE['auth']} (not tried again within a minute)")
+                    return await self._exchange(request, credentials)
+        return await self._exchange(request, credentials)
+
+    def _is_suspect(self, credentials: Credentials) -> bool:
+        return credentials == self._refused
+
+    async def _exchange(self, request: Request, credentials: Credentials) -> Body:
         began = self.clock.monotonic()
         code = "error"
         try:
             async with self._send(request, credentials) as response:
                 code = str(response.status)
+                self._refused = credentials if code == "401" else None
+                self._refused_until = self.clock.monotonic() + AUTH_PAUSE
                 self.api_clock.observe(response.headers.get("Date"))
                 self.budget.observe(response.headers)
                 if response.status != 200:
-                    raise self._failure(request, response, credentials)
+                    raise self._failure(request, response)
                 return await _read(response)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise PollError(*_reason(error, proxied=bool(self._proxy))) from error
+            failure = PollError(*_reason(error, proxied=bool(self._proxy)))
         finally:
             self._observer.request(request.path, code, self.clock.monotonic() - began)
+        raise failure  # not from what caused it: that holds the request, and so the token
 
     def _send(self, request: Request, credentials: Credentials) -> "aiohttp.client._RequestContextManager":
         headers = {"Authorization": credentials.header()}
@@ -227,15 +246,13 @@ class Http:
             max_redirects=0,
         )
 
-    def _failure(self, request: Request, response: aiohttp.ClientResponse, credentials: Credentials) -> PollError:
+    def _failure(self, request: Request, response: aiohttp.ClientResponse) -> PollError:
         """Return the error of a reply that is not a 200; its body is neither read nor logged."""
         status = response.status
         reason = _STATUS.get(status) or _class(status)
         message = f"{request.method} {request.path} was answered {status}: {_ADVICE[reason]}"
         if status == 429:
             return _RateLimited(message, self.budget.refused(response.headers))
-        if status == 401:
-            self._refused = (credentials, self.clock.monotonic() + AUTH_PAUSE)
         return PollError(reason, message)
 
 
@@ -284,5 +301,6 @@ def _reason(error: Exception, *, proxied: bool) -> tuple[Reason, str]:
     )
     for kinds, reason, words in table:
         if isinstance(error, kinds):
-            return ("proxy" if proxied and reason == "connect" else reason), f"{words} ({name})"
+            connecting = reason in ("dns", "connect") or isinstance(error, aiohttp.ConnectionTimeoutError)
+            return ("proxy" if proxied and connecting else reason), f"{words} ({name})"
     return "protocol", f"the API's answer is no HTTP ({name})"

@@ -5,7 +5,6 @@ agents, account groups). The vendor ended its support on 2025-05-27. Listings ar
 How a request is sent stands in `exporter.api.http`.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -14,7 +13,6 @@ import msgspec
 from msgspec import Meta
 
 from exporter.api.wire import Id, Request, Shape, WireAgent, WireNetwork, WireUser, agent, networks, users
-from exporter.errors import Rejection
 from exporter.model import AccountGroup, Agent, NetworkSession, UserSession, label
 
 Time = Annotated[datetime, Meta(tz=False)] | None
@@ -48,12 +46,12 @@ class _AccountGroup(msgspec.Struct, gc=False):
     current: int | None = None
 
 
-def _agents(wire: list[_Agent]) -> tuple[list[Agent], Counter[Rejection]]:
-    return [agent(each, each.id, each.agentName, each.lastSeen) for each in wire], Counter()
+def _agents(wire: list[_Agent]) -> list[Agent]:
+    return [agent(each, each.id, each.agentName, each.lastSeen) for each in wire]
 
 
-def _account_groups(wire: list[_AccountGroup]) -> tuple[list[AccountGroup], Counter[Rejection]]:
-    return [AccountGroup(str(each.id), label(each.accountGroupName), bool(each.current)) for each in wire], Counter()
+def _account_groups(wire: list[_AccountGroup]) -> list[AccountGroup]:
+    return [AccountGroup(str(each.id), label(each.accountGroupName), bool(each.current)) for each in wire]
 
 
 def _next(pages: Any) -> object:

@@ -5,7 +5,6 @@ the vendor's command line and SDKs. All session listings are `POST …/filter`. 
 `exporter.api.http`.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -14,7 +13,6 @@ import msgspec
 from msgspec import Meta
 
 from exporter.api.wire import Id, Request, Shape, WireAgent, WireNetwork, WireUser, agent, networks, users
-from exporter.errors import Rejection
 from exporter.model import AccountGroup, Agent, NetworkSession, UserSession, label
 
 Time = Annotated[datetime, Meta(tz=True)] | None
@@ -47,15 +45,14 @@ class _AccountGroup(msgspec.Struct, gc=False):
     isCurrentAccountGroup: bool | None = None
 
 
-def _agents(wire: list[_Agent]) -> tuple[list[Agent], Counter[Rejection]]:
-    return [agent(each, each.id, each.name, each.lastSeen) for each in wire], Counter()
+def _agents(wire: list[_Agent]) -> list[Agent]:
+    return [agent(each, each.id, each.name, each.lastSeen) for each in wire]
 
 
-def _account_groups(wire: list[_AccountGroup]) -> tuple[list[AccountGroup], Counter[Rejection]]:
-    groups = [
+def _account_groups(wire: list[_AccountGroup]) -> list[AccountGroup]:
+    return [
         AccountGroup(label(each.id), label(each.accountGroupName), bool(each.isCurrentAccountGroup)) for each in wire
     ]
-    return groups, Counter()
 
 
 def _next(links: Any) -> object:

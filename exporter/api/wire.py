@@ -12,90 +12,99 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from operator import attrgetter
 from types import GenericAlias
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
 from msgspec import Meta
+from msgspec.structs import astuple
 
 from exporter.errors import PollError, Rejection
 from exporter.metrics import NETWORK_FIELDS, UNITS
 from exporter.model import Agent, Key, NetworkSession, UserSession, label
 
-# What is possible on the wire; what lies outside is no measurement and rejects its record.
+# What is possible on the wire; what lies outside is no measurement and rejects its record. Absent is NaN, null is None:
+# both become NaN in a record of the model, and the one that is common costs nothing.
 Milliseconds = Annotated[float, Meta(ge=0, le=1e6)] | None
 Percent = Annotated[float, Meta(ge=0, le=100)] | None
 Ratio = Annotated[float, Meta(ge=0, le=1)] | None
 Bytes = Annotated[float, Meta(ge=0, le=2**60)] | None
 Count = Annotated[float, Meta(ge=0, le=2**53)] | None
 EpochMilliseconds = Annotated[float, Meta(ge=0, le=2**53)] | None
+Round = Annotated[float, Meta(gt=0, le=2**53, multiple_of=1)]
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 
-
-class Leg(msgspec.Struct, gc=False):
-    """A network path that was measured: v7 schema *NetworkMetrics*; the RTTs only in the v6 documentation."""
-
-    latency: Milliseconds = None
-    jitter: Milliseconds = None
-    loss: Percent = None
-    avgRtt: Milliseconds = None
-    maxRtt: Milliseconds = None
-    meanDevRtt: Milliseconds = None
+ABSENT = math.nan
 
 
-class Ratios(msgspec.Struct, gc=False):
+class Leg(msgspec.Struct, frozen=True, gc=False):
+    """A network path that was measured: v7 schema *NetworkMetrics*."""
+
+    latency: Milliseconds = ABSENT
+    jitter: Milliseconds = ABSENT
+    loss: Percent = ABSENT
+
+
+class Destination(Leg, frozen=True, gc=False):
+    """The path to the site; the round-trip times stand only in the v6 documentation."""
+
+    avgRtt: Milliseconds = ABSENT
+    maxRtt: Milliseconds = ABSENT
+    meanDevRtt: Milliseconds = ABSENT
+
+
+class Ratios(msgspec.Struct, frozen=True, gc=False):
     """Utilization over a period."""
 
-    min: Ratio = None
-    max: Ratio = None
-    mean: Ratio = None
-    median: Ratio = None
-    stdDev: Ratio = None
-    count: Count = None
+    min: Ratio = ABSENT
+    max: Ratio = ABSENT
+    mean: Ratio = ABSENT
+    median: Ratio = ABSENT
+    stdDev: Ratio = ABSENT
+    count: Count = ABSENT
 
 
-class Sizes(msgspec.Struct, gc=False):
+class Sizes(msgspec.Struct, frozen=True, gc=False):
     """Used memory over a period."""
 
-    min: Bytes = None
-    max: Bytes = None
-    mean: Bytes = None
-    median: Bytes = None
-    stdDev: Bytes = None
-    count: Count = None
+    min: Bytes = ABSENT
+    max: Bytes = ABSENT
+    mean: Bytes = ABSENT
+    median: Bytes = ABSENT
+    stdDev: Bytes = ABSENT
+    count: Count = ABSENT
 
 
-class SystemMetrics(msgspec.Struct, gc=False):
+class SystemMetrics(msgspec.Struct, frozen=True, gc=False):
     """What the agent measured of its own machine."""
 
-    startTimeMs: EpochMilliseconds = None
-    endTimeMs: EpochMilliseconds = None
-    cpuUtilization: Ratios | None = None
-    physicalMemoryUsedBytes: Sizes | None = None
-    physicalMemoryTotalBytes: Bytes = None
+    startTimeMs: EpochMilliseconds = ABSENT
+    endTimeMs: EpochMilliseconds = ABSENT
+    physicalMemoryTotalBytes: Bytes = ABSENT
+    cpuUtilization: Ratios | None = Ratios()
+    physicalMemoryUsedBytes: Sizes | None = Sizes()
 
 
 class WireUser(msgspec.Struct, gc=False, kw_only=True):
     """A user session, but for its id and its times, which every version has in its own way."""
 
     agentId: Id
-    roundId: float
+    roundId: Round
     visitedSite: str | None = None
     protocol: str | None = None
-    experienceScore: Ratio = None
-    numberOfPages: Count = None
+    experienceScore: Ratio = ABSENT
+    numberOfPages: Count = ABSENT
 
 
 class WireNetwork(msgspec.Struct, gc=False, kw_only=True):
     """A network session, but for its id."""
 
-    roundId: float
-    destination: Leg | None = None
-    vpn: Leg | None = None
-    proxy: Leg | None = None
-    systemMetrics: SystemMetrics | None = None
+    roundId: Round
+    destination: Destination | None = Destination()
+    vpn: Leg | None = Leg()
+    proxy: Leg | None = Leg()
+    systemMetrics: SystemMetrics | None = SystemMetrics()
 
 
 class Location(msgspec.Struct, gc=False):
@@ -136,7 +145,7 @@ class Shape(Generic[R]):
         self,
         results: str,
         record: type[Any],
-        convert: Callable[[list[Any]], tuple[list[R], Counter[Rejection]]],
+        convert: Callable[[list[Any]], list[R]],
         *,
         links: str,
         next_link: Callable[[Any], object],
@@ -179,19 +188,23 @@ def decode(body: bytes, shape: Shape[R]) -> Page[R]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         patient = _object(body)
         wire, links = _one_by_one(patient, shape, rejected), patient.get(shape.links)
-    records, unfit = shape.convert(wire)
-    return Page(records, _address(links, shape), rejected + unfit)
+    return Page(shape.convert(wire), _address(links, shape), rejected)
 
 
 def _object(body: bytes) -> dict[str, Any]:
     """Decode JSON patiently: lone surrogates, and numbers that are none, are left to the checks of a record."""
     try:
-        decoded = json.loads(body.decode())
+        decoded = json.loads(body.decode(), parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise PollError("json", f"the API answered with something that is no JSON ({type(error).__name__})") from error
     if not isinstance(decoded, dict):
         raise PollError("schema", f"the API answered with a JSON {type(decoded).__name__}, not with an object")
     return decoded
+
+
+def _integer(digits: str) -> float:
+    """Read an integer; one of thousands of digits is infinite, and so costs its record alone."""
+    return int(digits) if len(digits) < 20 else float(digits)
 
 
 def _one_by_one(envelope: dict[str, Any], shape: Shape[R], rejected: Counter[Rejection]) -> list[Any]:
@@ -210,12 +223,13 @@ def _record(result: object, shape: Shape[R], rejected: Counter[Rejection]) -> ob
                 raise msgspec.ValidationError("Number out of range")
             checked: object = msgspec.convert(result, shape.record)
             return checked
-        except msgspec.ValidationError as error:
-            time = next((name for name in shape.times if f"`$.{name}`" in str(error)), None)
-            rejected["bad_time" if time else _reason(str(error), shape)] += 1
-            if time is None or not isinstance(result, dict):
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
+            half = isinstance(error, UnicodeEncodeError)  # half a character, in one of the times: nobody says which
+            unread = [name for name in shape.times if half or f"`$.{name}`" in str(error)]
+            rejected["bad_time" if unread else _reason(str(error), shape)] += 1
+            if not unread or not isinstance(result, dict):
                 return None
-            result = {key: value for key, value in result.items() if key != time}
+            result = {key: value for key, value in result.items() if key not in unread}
 
 
 def _any_non_finite(record: object) -> bool:
@@ -235,14 +249,16 @@ def _any_non_finite(record: object) -> bool:
 def _reason(message: str, shape: Shape[R]) -> Rejection:
     """Name the closed reason for msgspec's words, such as ``Expected `float` <= 100.0 - at `$.destination.loss` ``."""
     id_name = next(field.encode_name for field in msgspec.structs.fields(shape.record) if field.name == "id")
-    if f"`$.{id_name}`" in message or f"missing required field `{id_name}`" in message:
-        return "missing_id"
-    if "`$.roundId`" in message or "missing required field `roundId`" in message:
+    named = {id_name, "agentId"}
+    field = next((name for name in (*named, "roundId") if f"`$.{name}`" in message or f"field `{name}`" in message), "")
+    if "missing required field" in message or (field and ("got `null`" in message or "length >= 1" in message)):
+        return "missing_id" if field == id_name else "missing_field"
+    if field == "roundId":
         return "bad_time"
-    if "missing required field" in message or "`$.agentId`" in message:
-        return "missing_field"
     if "Number out of range" in message:
         return "non_finite"
+    if "length <=" in message:
+        return "bad_label"
     return "out_of_range" if ">=" in message or "<=" in message else "bad_type"
 
 
@@ -256,60 +272,67 @@ def _address(links: object, shape: Shape[R]) -> str | None:
     return address or None
 
 
-def users(wire: list[Any]) -> tuple[list[UserSession], Counter[Rejection]]:
+class _Labels(dict[str | None, str]):
+    """Label values by the text that they are made of: a page names few sites and agents, and often."""
+
+    def __missing__(self, text: str | None) -> str:
+        self[text] = label(text)
+        return self[text]
+
+
+def users(wire: list[Any]) -> list[UserSession]:
     """Make user sessions of records with `id`, `date` and `committed` besides the fields of `WireUser`."""
-    records, rejected = [], Counter[Rejection]()
-    for each in wire:
-        if not each.roundId.is_integer() or each.roundId <= 0:
-            rejected["bad_time"] += 1
-            continue
-        key = Key(label(each.agentId), label(each.visitedSite), label(each.protocol))
-        score = math.nan if each.experienceScore is None else each.experienceScore
-        pages = math.nan if each.numberOfPages is None else each.numberOfPages
-        delay = (each.committed - each.date).total_seconds() if each.committed and each.date else math.nan
-        records.append(UserSession(each.id, key, int(each.roundId), (score, pages), delay))
-    return records, rejected
+    labels = _Labels()
+    new = tuple.__new__  # what Key(…) ends in, in half the time
+    return [
+        UserSession(
+            each.id,
+            new(Key, (labels[each.agentId], labels[each.visitedSite], labels[each.protocol])),
+            int(each.roundId),
+            (
+                ABSENT if each.experienceScore is None else each.experienceScore,
+                ABSENT if each.numberOfPages is None else each.numberOfPages,
+            ),
+            (each.committed - each.date).total_seconds() if each.committed and each.date else ABSENT,
+        )
+        for each in wire
+    ]
 
 
-_EMPTY = {
-    "destination": Leg(),
-    "vpn": Leg(),
-    "proxy": Leg(),
-    "systemMetrics": SystemMetrics(),
-    "cpuUtilization": Ratios(),
-    "physicalMemoryUsedBytes": Sizes(),
+_PARTS: dict[str, type[msgspec.Struct]] = {
+    "destination": Destination,
+    "vpn": Leg,
+    "proxy": Leg,
+    "systemMetrics.cpuUtilization": Ratios,
+    "systemMetrics.physicalMemoryUsedBytes": Sizes,
+    "systemMetrics": SystemMetrics,
 }
+"""The objects of a network session that hold numbers, in the order in which `networks` reads them."""
+_NESTED = ("cpuUtilization", "physicalMemoryUsedBytes")
+_READ = [f"{path}.{name}" for path, part in _PARTS.items() for name in part.__struct_fields__ if name not in _NESTED]
+_COLUMNS = [_READ.index(field) for field in NETWORK_FIELDS]
 _DIVISORS = np.array([UNITS[field].divisor for field in NETWORK_FIELDS])
 
 
-def _layout() -> list[tuple[list[str], Callable[[Any], Any], list[int]]]:
-    """Return for every inner object its path, what reads its numbers, and the columns that these fill."""
-    inner: dict[str, dict[str, int]] = {}
-    for column, field in enumerate(NETWORK_FIELDS):
-        path, _, name = field.rpartition(".")
-        inner.setdefault(path, {})[name] = column
-    return [(path.split("."), attrgetter(*names), list(names.values())) for path, names in inner.items()]
-
-
-_LAYOUT = _layout()
-
-
-def networks(wire: list[Any]) -> tuple[list[NetworkSession], Counter[Rejection]]:
+def networks(wire: list[Any]) -> list[NetworkSession]:
     """Make network sessions of records with `id` besides the fields of `WireNetwork`."""
-    kept = [each for each in wire if each.roundId.is_integer() and each.roundId > 0]
-    matrix = np.empty((len(kept), len(NETWORK_FIELDS)))
-    for path, read, columns in _LAYOUT:
-        objects: list[Any] = kept
-        for name in path:
-            objects = [getattr(each, name) or _EMPTY[name] for each in objects]
-        matrix[:, columns] = np.array([read(each) for each in objects], dtype=np.float64).reshape(-1, len(columns))
-    packed = (matrix / _DIVISORS).tobytes()
-    width = len(NETWORK_FIELDS) * 8
-    records = [
+    no_destination, no_leg, no_cpu, no_memory, no_system = Destination(), Leg(), Ratios(), Sizes(), SystemMetrics()
+    numbers: list[float | None] = []
+    for each in wire:
+        system = each.systemMetrics or no_system
+        numbers += astuple(each.destination or no_destination)
+        numbers += astuple(each.vpn or no_leg)
+        numbers += astuple(each.proxy or no_leg)
+        numbers += astuple(system.cpuUtilization or no_cpu)
+        numbers += astuple(system.physicalMemoryUsedBytes or no_memory)
+        numbers += astuple(system)[: -len(_NESTED)]
+    matrix = np.fromiter(numbers, np.float64, len(numbers)).reshape(-1, len(_READ))  # None becomes NaN
+    packed = (matrix[:, _COLUMNS] / _DIVISORS).tobytes()
+    width = len(_COLUMNS) * 8
+    return [
         NetworkSession(each.id, int(each.roundId), packed[start : start + width])
-        for each, start in zip(kept, range(0, len(packed), width), strict=True)
+        for each, start in zip(wire, range(0, len(packed), width), strict=True)
     ]
-    return records, Counter({"bad_time": len(wire) - len(kept)}) if len(kept) < len(wire) else Counter()
 
 
 def seconds(when: datetime | None) -> float:
