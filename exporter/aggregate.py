@@ -70,10 +70,10 @@ def aggregate(
 
 def _rank(keys: list[Key]) -> tuple[Ints, list[Key]]:
     """Return for every key its place among the sorted unique keys, and those."""
-    ranks = [{name: rank for rank, name in enumerate(sorted(set(part)))} for part in zip(*keys, strict=True)]
+    parts = [key.agent for key in keys], [key.site for key in keys], [key.protocol for key in keys]
+    ranks = [{name: rank for rank, name in enumerate(sorted(set(part)))} for part in parts]
     agents, sites, protocols = (
-        np.fromiter(map(rank.__getitem__, part), np.int64, len(keys))
-        for rank, part in zip(ranks, zip(*keys, strict=True), strict=True)
+        np.fromiter([rank[name] for name in part], np.int64, len(part)) for rank, part in zip(ranks, parts, strict=True)
     )
     joint = (agents * len(ranks[1]) + sites) * len(ranks[2]) + protocols
     _, first, codes = np.unique(joint, return_index=True, return_inverse=True)
@@ -159,7 +159,10 @@ def _columns(
     agents = np.array([ranks.setdefault(user.key.agent, len(ranks)) for user, _ in sessions])
     repeated = _repeated(columns[_START], columns[_END], groups.codes * len(ranks) + agents)
     columns[np.ix_(_SYSTEM, np.flatnonzero(repeated))] = np.nan
-    users = np.array([user.values for user, _ in sessions], dtype=np.float64).T
+    users = [
+        np.fromiter([user.values[column] for user, _ in sessions], np.float64, len(sessions))
+        for column in range(len(USER_FIELDS))
+    ]
     return {
         **dict(zip(NETWORK_FIELDS, columns, strict=True)),
         **dict(zip(USER_FIELDS, users, strict=True)),

@@ -22,6 +22,7 @@ from exporter.api.http import Credentials, Http
 from exporter.clock import Clock
 from exporter.errors import ExporterError, PollError, SettingsError
 from exporter.exposition import Format, plain
+from exporter.guard import HANDSHAKE, Guard
 from exporter.metrics import DISTRIBUTIONS, select
 from exporter.model import AccountGroup
 from exporter.poller import AGENTS_EVERY, Plan, PollDeadline, Poller
@@ -199,6 +200,9 @@ async def answering(exporter: Exporter) -> AsyncIterator[str]:
         ExporterError: where nothing can listen at the address.
     """
     settings = exporter.settings.web
+    guard = None
+    if settings.config_file:
+        guard = Guard(settings.config_file, exporter.clock, lambda good: exporter.telemetry.reloaded(successful=good))
     answers = server(
         Exposition(lambda: exporter.publisher.publication.snapshot, exporter.telemetry, exporter.clock),
         telemetry_path=settings.telemetry_path,
@@ -206,13 +210,16 @@ async def answering(exporter: Exporter) -> AsyncIterator[str]:
         healthy=exporter.healthy,
         ready=exporter.ready,
         statuses=exporter.statuses,
+        guard=guard,
     )
     runner = web.ServerRunner(answers, shutdown_timeout=GRACE / 2)  # which it waits for twice
     await runner.setup()
     try:
-        yield await listen(runner, settings.listen_address, "web.listen_address")
+        yield await listen(runner, settings.listen_address, "web.listen_address", guard.tls if guard else None)
     finally:
         await runner.cleanup()
+        if guard:
+            guard.close()
 
 
 async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda address: None) -> None:
@@ -257,19 +264,44 @@ async def until_stopped() -> None:
     await stop.wait()
 
 
-async def listen(runner: web.BaseRunner, address: ListenAddress, setting: str) -> str:
+class _Site(web.BaseSite):
+    """A place to listen, with a time limit on handshakes, which aiohttp's own does not have."""
+
+    def __init__(self, runner: web.BaseRunner, address: ListenAddress, tls: ssl.SSLContext | None) -> None:
+        super().__init__(runner, ssl_context=tls)
+        self._address = address
+
+    @property
+    def name(self) -> str:
+        return str(self._address)
+
+    async def start(self) -> None:
+        await super().start()
+        self._server = await asyncio.get_running_loop().create_server(
+            self._runner.server,  # type: ignore[arg-type]
+            self._address.host,
+            self._address.port,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=HANDSHAKE if self._ssl_context else None,
+            backlog=self._backlog,
+        )
+
+
+async def listen(
+    runner: web.BaseRunner, address: ListenAddress, setting: str, tls: ssl.SSLContext | None = None
+) -> str:
     """Listen; return the address as a URL.
 
     Raises:
         ExporterError: where that is not possible, with the setting and the reason.
     """
     try:
-        await web.TCPSite(runner, address.host, address.port).start()
+        await _Site(runner, address, tls).start()
     except OSError as error:
         raise ExporterError(f"can not listen on {address} ({setting}): {reason(error)}") from error
     host, port = min(runner.addresses, key=len)[:2]  # IPv4 first: there may be one of each
     host = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{host}:{port}"
+    return f"{'https' if tls else 'http'}://{host}:{port}"
 
 
 def reason(error: OSError) -> str:

@@ -87,7 +87,7 @@ class Distributions:
         if self._started:
             self._count(fresh)
             self._seen.update(user.id for user, _ in fresh)
-            self._seen.intersection_update([user.id for user, _ in sessions])
+            self._seen = {user.id for user, _ in sessions if user.id in self._seen}
         else:
             self._seen = {user.id for user, _ in complete}
             self._started = True

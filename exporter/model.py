@@ -7,7 +7,6 @@ import hashlib
 import math
 import unicodedata
 from collections import Counter
-from typing import NamedTuple
 
 import msgspec
 
@@ -17,8 +16,11 @@ MAX_LABEL = 256
 """Characters of a label value that are kept; hosts, names and ids are far shorter."""
 
 
-class Key(NamedTuple):
-    """What one series of a per-session family is about, inside an account group."""
+class Key(msgspec.Struct, frozen=True, order=True, gc=False):
+    """What one series of a per-session family is about, inside an account group.
+
+    No named tuple: the garbage collector would visit a hundred thousand of them again and again, while all else waits.
+    """
 
     agent: str
     site: str

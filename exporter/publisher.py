@@ -96,31 +96,31 @@ def cap(
     leave room for the keys that are folded into. Where live keys leave no room even for those, what would be folded
     into them is left out.
     """
-    candidates = [
-        (each.aid, key, samples)
-        for each in results
-        for key, samples in zip(each.rows.keys, each.rows.samples.tolist(), strict=True)
-    ]
-    if sum(samples for _, _, samples in candidates) <= limit:
+    if sum(int(each.rows.samples.sum()) for each in results) <= limit:
         return results, 0
-    candidates.sort(key=lambda candidate: candidate[:2] not in published)
-    live = sum(samples for aid, key, samples in candidates if (aid, key) in published)
-    room = limit - len(families) * len({(aid, key.protocol) for aid, key, _ in candidates})
+    live: list[tuple[str, Key, int]] = []
+    new: list[tuple[str, Key, int]] = []
+    for each in results:
+        for key, samples in zip(each.rows.keys, each.rows.samples.tolist(), strict=True):
+            (live if (each.aid, key) in published else new).append((each.aid, key, samples))
+    candidates = live + new
     sizes = np.cumsum([0, *(samples for _, _, samples in candidates)])
-    kept = int(np.searchsorted(sizes[1:], max(room, live if live <= limit else 0), side="right"))
+    room = limit - len(families) * len({(aid, key.protocol) for aid, key, _ in candidates})
+    if sizes[len(live)] <= limit:
+        room = max(room, int(sizes[len(live)]))
+    kept = int(np.searchsorted(sizes[1:], room, side="right"))
     others = sorted({(aid, key.protocol) for aid, key, _ in candidates[kept:]})
-    housed = set(others[: (limit - int(sizes[kept])) // len(families)])
+    homeless = set(others[(limit - int(sizes[kept])) // len(families) :])
     folded: dict[str, set[Key]] = {}
     for aid, key, _ in candidates[kept:]:
         folded.setdefault(aid, set()).add(key)
 
     def rebuilt(result: Result) -> Result:
-        keys = folded[result.aid]
-        pairs = [
-            (user, network)
-            for user, network in result.pairs
-            if user.key not in keys or (result.aid, user.key.protocol) in housed
-        ]
+        keys, pairs = folded[result.aid], result.pairs
+        if homeless:
+            pairs = [
+                pair for pair in pairs if pair[0].key not in keys or (result.aid, pair[0].key.protocol) not in homeless
+            ]
         return replace(result, rows=aggregate(pairs, families, keys))
 
     capped = [rebuilt(each) if each.aid in folded else each for each in results]

@@ -7,13 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from string import digits
 
 import msgspec
 
 from exporter.errors import Rejection
-from exporter.model import Key, NetworkSession, Sessions, UserSession
+from exporter.model import Key, Sessions, UserSession
 
 Patterns = Sequence[re.Pattern[str]]
 
@@ -35,37 +35,40 @@ class Selection:
 
     def take(self, sessions: Sessions, latest: float) -> Sessions:
         """Return the sessions that are wanted, with the rest counted; none from after `latest`, Unix seconds."""
-        key = lru_cache(maxsize=4096)(self._key)
+        sites, agents, protocols = cache(self._site), cache(self.agent), cache(self._protocol)
+        until = latest + SLACK
         users: list[UserSession] = []
         unwanted: set[str] = set()
         rejected: Counter[Rejection] = Counter(sessions.rejected)
         for user in sessions.users:
-            if user.round > latest + SLACK:
+            key = user.key
+            if user.round > until:
                 rejected["bad_time"] += 1
-            elif (wanted := key(user.key)) is None:
+            elif (site := sites(key.site)) is None or not agents(key.agent) or not protocols(key.protocol):
                 unwanted.add(user.id)
+            elif site == key.site:
+                users.append(user)
             else:
-                users.append(user if wanted == user.key else msgspec.structs.replace(user, key=wanted))
-        networks = [network for network in sessions.networks if network.id not in unwanted]
-        networks, future = _until(networks, latest + SLACK)
+                users.append(msgspec.structs.replace(user, key=Key(key.agent, site, key.protocol)))
+        wanted = [network for network in sessions.networks if network.id not in unwanted]
+        networks = [network for network in wanted if network.round <= until]
         rejected["filtered"] += len(unwanted)
-        rejected["bad_time"] += future
+        rejected["bad_time"] += len(wanted) - len(networks)
         return Sessions(users, networks, +rejected)
 
     def agent(self, name: str) -> bool:
         """Tell whether an agent is wanted."""
         return _passes(name, self.include_agents, self.exclude_agents)
 
-    def _key(self, key: Key) -> Key | None:
-        site = host(key.site)
-        if not (
-            self.agent(key.agent)
-            and _passes(site, self.include_sites, self.exclude_sites)
-            and _passes(key.protocol, self.include_protocols, ())
-        ):
+    def _protocol(self, name: str) -> bool:
+        return _passes(name, self.include_protocols, ())
+
+    def _site(self, visited: str) -> str | None:
+        """Return under which site a visit counts; None where it does not."""
+        site = host(visited)
+        if not _passes(site, self.include_sites, self.exclude_sites):
             return None
-        group = next((name for pattern, name in self.site_groups if pattern.fullmatch(site)), site)
-        return Key(key.agent, group, key.protocol)
+        return next((name for pattern, name in self.site_groups if pattern.fullmatch(site)), site)
 
 
 def host(site: str) -> str:
@@ -78,8 +81,3 @@ def host(site: str) -> str:
 def _passes(text: str, include: Patterns, exclude: Patterns) -> bool:
     included = not include or any(pattern.fullmatch(text) for pattern in include)
     return included and not any(pattern.fullmatch(text) for pattern in exclude)
-
-
-def _until(networks: list[NetworkSession], latest: float) -> tuple[list[NetworkSession], int]:
-    kept = [network for network in networks if network.round <= latest]
-    return kept, len(networks) - len(kept)

@@ -38,7 +38,7 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """Return how many sessions are `joined`, `user_only` and `network_only`."""
-        joined = len(self.users.keys() & self.networks.keys())
+        joined = sum(name in self.networks for name in self.users)
         return {
             "joined": joined,
             "user_only": len(self.users) - joined,

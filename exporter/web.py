@@ -6,9 +6,9 @@ second. When it starts and stops, and with which address, stands in `exporter.ap
 
 import asyncio
 import html
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -45,6 +45,17 @@ class Status:
     agents: int
 
 
+class Guard(Protocol):
+    """Who lets requests in."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What every answer has to carry."""
+
+    async def authorize(self, request: web.BaseRequest) -> web.Response | None:
+        """Return the answer to who may not ask, None for all others."""
+
+
 class Exposition:
     """The answer to a scrape: the snapshot, and the exporter's own metrics behind it."""
 
@@ -73,6 +84,7 @@ def server(
     healthy: Callable[[], bool],
     ready: Callable[[], bool],
     statuses: Callable[[], Iterable[Status]],
+    guard: Guard | None = None,
 ) -> web.Server:
     """Return the server; it is bound to no address yet."""
     scraping = 0
@@ -103,6 +115,8 @@ def server(
     routes = {telemetry_path: metrics, "/-/healthy": health, "/-/ready": readiness, "/": page}
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if guard and (refusal := await guard.authorize(request)) is not None:
+            return refusal
         route = routes.get(request.rel_url.raw_path)
         if route is None:
             return web.Response(status=404, text="there is nothing here\n")
@@ -113,7 +127,7 @@ def server(
     return web.Server(
         answer,
         request_factory=lambda message, payload, protocol, writer, task: _Request(
-            message, payload, protocol, writer, task, asyncio.get_running_loop()
+            message, payload, protocol, writer, task, asyncio.get_running_loop(), guard=guard
         ),
         access_log=None,
         logger=_Log(),
@@ -125,9 +139,14 @@ def server(
 class _Request(web.BaseRequest):
     """A request whose every answer, also to one that is no HTTP, tells neither versions nor lets browsers guess."""
 
+    def __init__(self, *arguments: Any, guard: Guard | None) -> None:
+        super().__init__(*arguments)
+        self._guard = guard
+
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Server"] = NAME
+        response.headers.update(self._guard.headers if self._guard else {})
 
 
 class _Log:
@@ -202,7 +221,7 @@ async def _send(request: web.BaseRequest, exposition: Exposition) -> web.StreamR
 
 async def _write(response: web.StreamResponse, transport: asyncio.Transport, chunks: Iterable[bytes]) -> None:
     """Write a body slice by slice; what is written has left this process before the next one, and before the end."""
-    transport.set_write_buffer_limits(0)
+    transport.set_write_buffer_limits(1)  # over TLS, 0 would count as full for ever
     last = memoryview(b"")
     for chunk in chunks:
         view = memoryview(chunk)

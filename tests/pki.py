@@ -45,9 +45,8 @@ class Authority:
         (self.folder / "config").write_text(_CONFIG)
         (self.folder / "index").touch()
         (self.folder / "serial").write_text("01\n")
-        self._openssl(
-            "req", "-x509", *KEYS["ec"], "-nodes", "-subj", f"/CN={name}", "-keyout", "key", "-out", "certificate"
-        )
+        made = ("-subj", f"/CN={name}", "-nodes", "-keyout", "key", "-out", "certificate")
+        self._openssl("req", "-x509", *KEYS["ec"], *made, "-addext", "keyUsage=critical,keyCertSign,cRLSign")
         self.certificate = self.folder / "certificate"
 
     def issue(
@@ -58,7 +57,7 @@ class Authority:
         named = ("-subj", f"/CN={name}", "-nodes", "-keyout", str(made.key), "-out", "request")
         self._openssl("req", *KEYS[key], *named)
         lines = (f"subjectAltName = {sans}" if sans else "", f"extendedKeyUsage = {usage}" if usage else "")
-        (self.folder / "extensions").write_text("basicConstraints = CA:FALSE\n" + "\n".join(lines))
+        (self.folder / "extensions").write_text("authorityKeyIdentifier = keyid\n" + "\n".join(lines))
         valid = ("-startdate", f"{since}0101000000Z", "-enddate", f"{until}0101000000Z")
         self._ca("-in", "request", "-out", str(made.certificate), "-extfile", "extensions", "-notext", *valid)
         return made

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from making import ROUND, Pair, joined, measured_by, measurements, network, pair, sessions, user
+from msgspec.structs import astuple
 
 from exporter.aggregate import NO_ROWS, Rows, aggregate
 from exporter.metrics import FAMILIES, NETWORK_FIELDS, OTHER, PERIOD_FIELDS, Family, select
@@ -259,5 +260,5 @@ def test_the_samples_of_every_key_are_counted():
 
 def test_keys_are_sorted_by_agent_site_and_protocol_whatever_they_are():
     keys = [Key(a, s, p) for a in ("", "ä", "b\n") for s in ("y", "") for p in ("https", "http")]
-    pairs = [pair(f"{index:02}", *key) for index, key in enumerate(keys)]
+    pairs = [pair(f"{index:02}", *astuple(key)) for index, key in enumerate(keys)]
     assert aggregate(pairs).keys == sorted(keys)

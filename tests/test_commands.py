@@ -309,7 +309,7 @@ async def test_a_signal_ends_an_idle_exporter_at_once(with_token: Any, number: i
         reader, writer = await connect(await address_of(serve))  # an idle connection holds nothing up
         began = time.monotonic()
         assert await serve.stop(number) == 0
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < ENOUGH
         assert last_event(serve) == "stopped"
         assert await reader.read() == b""
         writer.close()
@@ -350,7 +350,7 @@ async def test_a_signal_amid_a_poll_does_not_wait_for_it(with_token: Any, fault:
         await until(lambda: len(simulator.requests) > count, 20)
         began = time.monotonic()
         assert await serve.stop() == 0
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < ENOUGH
         assert last_event(serve) == "stopped"
 
 
@@ -401,7 +401,7 @@ async def test_a_second_signal_ends_it_at_once(with_token: Any) -> None:
         await until(lambda: refused(address))
         began = time.monotonic()
         assert await serve.stop(signal.SIGINT) == 0
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < ENOUGH
 
 
 # Surroundings.

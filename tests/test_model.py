@@ -5,11 +5,10 @@ import unicodedata
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from making import anything
 
 from exporter.model import MAX_LABEL, label
 
-anything = st.text(st.characters(exclude_categories=[]), max_size=400)
-"""Text with everything that JSON can hold, lone surrogates too."""
 LONGEST = MAX_LABEL + len("…01234567")
 
 

@@ -14,7 +14,7 @@ from exporter.api import VERSIONS
 from exporter.api.wire import decode
 from exporter.errors import REASONS, REJECTIONS, PollError
 from exporter.metrics import NETWORK_FIELDS, UNITS, USER_FIELDS
-from exporter.model import MAX_LABEL
+from exporter.model import MAX_LABEL, Key
 
 listings = pytest.mark.parametrize(("version", "listing"), LISTINGS, ids=["-".join(each) for each in LISTINGS])
 versions = pytest.mark.parametrize("version", VERSIONS)
@@ -61,7 +61,7 @@ def test_every_documented_number_arrives_in_base_units(version: str) -> None:
 @versions
 def test_a_user_session_has_its_key_its_round_its_values_and_its_delay(version: str) -> None:
     (user,) = page(version, "users", record(version, "users")).records
-    assert user.key == ("3fde6422", "www.thousandeyes.com", "https")
+    assert user.key == Key("3fde6422", "www.thousandeyes.com", "https")
     assert type(user.key).__name__ == "Key"
     assert (user.id, user.round, user.commit_delay) == (f"07625:{ROUND}:00000000", ROUND, 2.0)
     assert measured(user) == {"experienceScore": 0.5, "numberOfPages": 3}

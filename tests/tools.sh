@@ -15,6 +15,7 @@ promtool prometheus
 prometheus-alertmanager prometheus-alertmanager
 amtool prometheus-alertmanager
 wrk wrk
+systemd-analyze systemd
 END
 [ -n "$missing" ] || exit 0
 
@@ -22,7 +23,7 @@ for tool in apt-get dpkg; do
     command -v "$tool" >/dev/null || { echo "Tests need$missing; install them in your system's way." >&2; exit 1; }
 done
 fetch() {
-    libraries=$(apt-cache depends $missing | sed -n 's/.*Depends: \(libluajit[^ ]*\)$/\1/p')
+    libraries=$(apt-cache depends $missing | sed -n 's/.*Depends: \(lib\(luajit\|systemd-shared\)[^ ]*\)$/\1/p')
     printf '%s\n' $missing $libraries | sort -u | xargs apt-get -q -o APT::Sandbox::User=root download
 }
 fetch || {
