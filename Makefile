@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PURE := exporter/aggregate.py,exporter/distributions.py,exporter/exposition.py,exporter/metrics.py,exporter/model.py,$\
-	exporter/privacy.py,exporter/selection.py,exporter/store.py
+	exporter/page.py,exporter/privacy.py,exporter/selection.py,exporter/store.py
 
 # The real Prometheus, Alertmanager and wrk that tests start, where the machine has none of its own.
 export PATH := $(PATH):$(CURDIR)/.tools/usr/bin

@@ -3,6 +3,7 @@
 Pure: neither clock nor I/O. How rows are written stands in `exporter.exposition`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,6 +67,34 @@ def aggregate(
     chosen = [sessions[index] for index in order.tolist()]
     columns = _columns(chosen, groups, rounds[order])
     return Rows(names, {family.short: _OVER[family.over](groups, columns, family.field) for family in families})
+
+
+def by_site(rows: Sequence[Rows], families: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return for every site, over account groups and protocols, its `agents` and the means of gauges by sessions.
+
+    NaN where nothing was measured, or the family is not published. For people who look, not for Prometheus.
+    """
+    keys = [key for each in rows for key in each.keys]
+    ranks = {site: rank for rank, site in enumerate(sorted({key.site for key in keys}))}
+    codes = np.array([ranks[key.site] for key in keys], dtype=np.int64)
+    agents = Counter(site for _, site in {(key.agent, key.site) for key in keys})
+    means: dict[str, dict[str, float]] = {site: {"agents": float(agents[site])} for site in ranks}
+    sessions = _all(rows, "sessions")
+    for family in families:
+        values = _all(rows, family)
+        weights = np.where(np.isnan(values), 0.0, np.where(np.isnan(sessions), 1.0, sessions))
+        weighed = np.bincount(codes, np.nan_to_num(values) * weights, len(ranks))
+        with np.errstate(invalid="ignore"):
+            column = weighed / np.bincount(codes, weights, len(ranks))
+        for site, mean in zip(ranks, column.tolist(), strict=True):
+            means[site][family] = mean
+    return means
+
+
+def _all(rows: Sequence[Rows], family: str) -> Floats:
+    """Return one family of all account groups as one column."""
+    absent = [each.columns.get(family, np.full(len(each.keys), np.nan)) for each in rows]
+    return np.concatenate([np.empty(0), *absent])
 
 
 def _rank(keys: list[Key]) -> tuple[Ints, list[Key]]:

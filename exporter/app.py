@@ -9,7 +9,7 @@ import signal
 import ssl
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from exporter import __version__, log
+from exporter.aggregate import by_site
 from exporter.api import VERSIONS, Api
 from exporter.api.http import Credentials, Http
 from exporter.clock import Clock
@@ -25,6 +26,7 @@ from exporter.exposition import Format, plain
 from exporter.guard import HANDSHAKE, Guard
 from exporter.metrics import DISTRIBUTIONS, select
 from exporter.model import AccountGroup
+from exporter.page import GroupView, SiteView, View, worst
 from exporter.poller import AGENTS_EVERY, Plan, PollDeadline, Poller
 from exporter.privacy import agent_names
 from exporter.publisher import Publication, Publisher
@@ -32,10 +34,11 @@ from exporter.selection import Selection
 from exporter.settings import Settings, read_agent_names_key, read_token
 from exporter.telemetry import Telemetry
 from exporter.values import ListenAddress
-from exporter.web import Exposition, Status, server
+from exporter.web import Exposition, server
 
 T = TypeVar("T")
 
+_ON_PAGE = ("latency_seconds", "loss_ratio", "experience_score")
 SWITCH = 0.0005
 """Seconds after which a computing thread lets the event loop in: a tenth of Python's own."""
 GRACE = 10.0
@@ -65,6 +68,7 @@ class Exporter:
             threaded=self._threaded,
         )
         self.pollers: dict[str, Poller] = {}
+        self._worst: tuple[Publication, list[SiteView]] = (self.publisher.publication, [])
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._crashes: deque[float] = deque(maxlen=MANY_CRASHES)
         self._ticked = self.clock.monotonic()
@@ -143,11 +147,29 @@ class Exporter:
         """Whether the snapshot holds a complete poll of every account group."""
         return bool(self.pollers) and self.pollers.keys() <= self.publisher.publication.complete
 
-    def statuses(self) -> Iterator[Status]:
-        """Yield what the status page says of each account group."""
-        for aid, poller in self.pollers.items():
-            state = f"failing: {poller.failing}" if poller.failing else "good" if poller.complete else "first poll"
-            yield Status(aid, poller.group.name, state, len(poller.result.rows.keys), len(poller.result.agents))
+    async def view(self) -> View:
+        """Return what the page for people shows."""
+        pollers, publication = list(self.pollers.values()), self.publisher.publication
+        if self._worst[0] is not publication:
+            means = await self._threaded(by_site, [poller.result.rows for poller in pollers], _ON_PAGE)
+            views = [
+                SiteView(site, int(each["agents"]), *(each[name] for name in _ON_PAGE)) for site, each in means.items()
+            ]
+            self._worst = (publication, worst(views))
+        limit = self.http.budget.rate_limit
+        return View(
+            telemetry_path=self.settings.web.telemetry_path,
+            lookback=self.settings.poll.lookback,
+            groups=[_group_view(poller) for poller in pollers],
+            sites=self._worst[1],
+            series=publication.snapshot.series,
+            series_limit=self.settings.metrics.max_series,
+            series_dropped=publication.dropped,
+            requests=self.http.budget.sent(),
+            requests_limit=self.settings.api.requests_per_minute,
+            remaining=limit.remaining,
+            granted=limit.limit,
+        )
 
     def _wanted(self) -> list[str]:
         """Return the account groups that are named in the settings."""
@@ -209,7 +231,7 @@ async def answering(exporter: Exporter) -> AsyncIterator[str]:
         max_requests=settings.max_requests,
         healthy=exporter.healthy,
         ready=exporter.ready,
-        statuses=exporter.statuses,
+        view=exporter.view,
         guard=guard,
     )
     runner = web.ServerRunner(answers, shutdown_timeout=GRACE / 2)  # which it waits for twice
@@ -329,6 +351,21 @@ async def once(settings: Settings) -> tuple[str, dict[str, str]]:
         return text + exporter.telemetry.render(Format.TEXT), dict(failed)
     finally:
         await exporter.close()
+
+
+def _group_view(poller: Poller) -> GroupView:
+    result = poller.result
+    return GroupView(
+        aid=poller.group.aid,
+        name=poller.group.name,
+        polls=tuple(poller.ended),
+        age=poller.age,
+        failure=poller.failure,
+        joined=result.counts.get("joined", 0),
+        user_only=result.counts.get("user_only", 0),
+        network_only=result.counts.get("network_only", 0),
+        agents=len(result.agents),
+    )
 
 
 def _http(settings: Settings, telemetry: Telemetry, clock: Clock) -> Http:

@@ -5,9 +5,10 @@ How a listing is read stands in `exporter.api`, what becomes of all account grou
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter import log
@@ -18,6 +19,7 @@ from exporter.distributions import Distributions, Site, SiteCounters
 from exporter.errors import PollError, Reason
 from exporter.metrics import Family
 from exporter.model import AccountGroup, Agent, NetworkSession, Sessions, UserSession
+from exporter.page import PollView
 from exporter.selection import Selection
 from exporter.store import Store
 from exporter.telemetry import Telemetry
@@ -54,6 +56,8 @@ class Result:
     agents: tuple[Agent, ...] = ()
     complete: bool = False
     """Whether a poll was complete since the start."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Sessions inside the look-back: `joined`, `user_only`, `network_only`."""
 
 
 class PollDeadline:
@@ -107,8 +111,10 @@ class Poller:
     ) -> None:
         """Make a poller; nothing is asked yet. `publish` is called with every new result, on the event loop."""
         self.group = group
-        self.failing: Reason | None = None
-        """Why the last poll failed."""
+        self.ended: deque[PollView] = deque(maxlen=60)
+        """The last polls, the newest last."""
+        self.failure = ""
+        """What the last poll failed of, in words; empty where it was complete."""
         self.ticked = api_clock.clock.monotonic()
         """When the loop last came round, on the monotonic clock."""
         self._source = source
@@ -170,8 +176,19 @@ class Poller:
             healed = {"healed_of": self.failing} if self.failing else {}
             log.info("poll", aid=aid, **counts, keys=len(self._result.rows.keys), seconds=seconds, **healed)
             self._complete.set()
-        self.failing = reason
+        self.ended.append(PollView(seconds, reason))
+        self.failure = str(failure or "")
         self._show()
+
+    @property
+    def failing(self) -> Reason | None:
+        """Why the last poll failed; None where it was complete, or where there was none."""
+        return self.ended[-1].reason if self.ended else None
+
+    @property
+    def age(self) -> float | None:
+        """Seconds on the API's clock since the end of what the last complete poll covered; None before the first."""
+        return None if self._covered is None else self._api_clock.now() - self._covered
 
     @property
     def complete(self) -> bool:
@@ -259,8 +276,9 @@ class Poller:
         if complete:
             self._distributions.observe(pairs, now)
         rows = aggregate(pairs, self._plan.families)
-        self._telemetry.stored(self.group.aid, self._store.counts(), self._store.newest_round())
-        return Result(self.group.aid, pairs, rows, self._distributions.published())
+        counts = self._store.counts()
+        self._telemetry.stored(self.group.aid, counts, self._store.newest_round())
+        return Result(self.group.aid, pairs, rows, self._distributions.published(), counts=counts)
 
     async def once(self) -> None:
         """Poll once, and list the agents."""

@@ -5,17 +5,16 @@ second. When it starts and stops, and with which address, stands in `exporter.ap
 """
 
 import asyncio
-import html
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from exporter import NAME, __version__, log
+from exporter import NAME, log
 from exporter.clock import Clock
 from exporter.exposition import Format, Part, Snapshot, deflate, gzip, plain
+from exporter.page import POLICY, View, render
 
 SLICE = 256 * 1024
 """Bytes written at a time: a slow reader holds no copy of a snapshot, only a place in it."""
@@ -32,17 +31,6 @@ class Own(Protocol):
 
     def render(self, format_: Format) -> str:
         """Return their text, with the end mark where the format has one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the status page says of one account group."""
-
-    aid: str
-    name: str
-    state: str
-    keys: int
-    agents: int
 
 
 class Guard(Protocol):
@@ -83,7 +71,7 @@ def server(
     max_requests: int,
     healthy: Callable[[], bool],
     ready: Callable[[], bool],
-    statuses: Callable[[], Iterable[Status]],
+    view: Callable[[], Awaitable[View]],
     guard: Guard | None = None,
 ) -> web.Server:
     """Return the server; it is bound to no address yet."""
@@ -106,11 +94,8 @@ def server(
         return _verdict(ready(), "ready", "waiting for the first complete poll of every account group")
 
     async def page(_: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(
-            text=_page(statuses(), telemetry_path),
-            content_type="text/html",
-            headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
-        )
+        headers = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"}
+        return web.Response(text=render(await view()), content_type="text/html", headers=headers)
 
     routes = {telemetry_path: metrics, "/-/healthy": health, "/-/ready": readiness, "/": page}
 
@@ -233,24 +218,3 @@ async def _write(response: web.StreamResponse, transport: asyncio.Transport, chu
 
 def _verdict(good: bool, word: str, why: str) -> web.Response:
     return web.Response(status=200 if good else 503, text=f"{word if good else why}\n")
-
-
-def _page(statuses: Iterable[Status], telemetry_path: str) -> str:
-    rows = "".join(
-        f"<tr><td>{html.escape(each.aid)}</td><td>{html.escape(each.name)}</td><td>{html.escape(each.state)}</td>"
-        f"<td>{each.keys}</td><td>{each.agents}</td></tr>"
-        for each in statuses
-    )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{NAME}</title><style>
-:root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }}
-body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; width: 100% }} th, td {{ text-align: left; padding: .3rem .6rem .3rem 0 }}
-</style></head><body><h1>{NAME} {__version__}</h1>
-<p><a href="{html.escape(telemetry_path)}">Metrics</a> · <a href="/-/ready">Ready?</a>
-· <a href="/-/healthy">Healthy?</a></p>
-<table><thead><tr><th>Account group</th><th>Name</th><th>State</th><th>Agents at sites</th><th>Agents</th></tr></thead>
-<tbody>{rows or '<tr><td colspan="5">No account group is known yet.</td></tr>'}</tbody></table>
-</body></html>
-"""

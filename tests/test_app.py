@@ -33,7 +33,7 @@ async def test_the_tokens_own_account_group_is_polled_unless_others_are_named() 
                 assert await up(address) == dict.fromkeys(polled, 1.0)
         async with exporting(api, **ALL) as (exporter, address):
             assert await up(address) == {"1001": 1.0, "1002": 1.0}
-            names = [status.name for status in exporter.statuses()]
+            names = [group.name for group in (await exporter.view()).groups]
             assert names == ["Example Headquarters", "Example Logistics"]
 
 
@@ -47,7 +47,7 @@ async def test_account_groups_come_and_go(monkeypatch: Any) -> None:
         simulator.world = World(agents=20, sites=4)
         await until(lambda: exporter.publisher.publication.complete == {"1001"})
         assert 'aid="1002"' not in (await ask(f"{address}/metrics")).text
-        assert [status.aid for status in exporter.statuses()] == ["1001"]
+        assert [group.aid for group in (await exporter.view()).groups] == ["1001"]
 
 
 async def test_groups_that_can_not_be_listed_again_are_polled_on(monkeypatch: Any) -> None:
@@ -182,13 +182,16 @@ async def test_the_status_page_says_how_each_account_group_is() -> None:
         simulated(TWO, faults=["forbidden_group"]) as (simulator, api),
         exporting(api, ready=False, poll__interval="1s", **ALL) as (exporter, address),
     ):
-        assert "No account group" in (await ask(f"{address}/")).text
-        await until(lambda: {status.state for status in exporter.statuses()} == {"good", "failing: forbidden"})
-        assert "failing: forbidden" in (await ask(f"{address}/")).text
+        assert "which account groups there are" in (await ask(f"{address}/")).text
+        await until(lambda: len(exporter.pollers) == 2 and all(poller.ended for poller in exporter.pollers.values()))
+        page = (await ask(f"{address}/")).text
+        assert page.count("It works.") == 1
+        assert "403: the token&#x27;s user needs" in page
+        assert "mail.example.com" in page
         assert not exporter.ready()
         simulator.faults = ()
-        await until(exporter.ready)
-        assert "failing" not in (await ask(f"{address}/")).text
+        await until(lambda: exporter.ready() and not any(poller.failing for poller in exporter.pollers.values()))
+        assert (await ask(f"{address}/")).text.count("It works.") == 2
 
 
 async def test_names_of_agents_are_hashed_where_wished() -> None:

@@ -59,6 +59,10 @@ class Budget:
             if self._probing:
                 self._next_probe = self._clock.monotonic() + PROBE
 
+    def sent(self) -> int:
+        """Return how many requests were sent in the last minute."""
+        return sum(sent > self._clock.monotonic() - WINDOW for sent in self._sent)
+
     def block(self, seconds: float) -> None:
         """Send nothing for so long, and then one request after another until a reply is good."""
         self._blocked_until = max(self._blocked_until, self._clock.monotonic() + seconds)
