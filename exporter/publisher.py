@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from exporter.aggregate import aggregate
+from exporter.aggregate import Rows, aggregate
 from exporter.api import Threaded
 from exporter.exposition import NOTHING, Group, Snapshot, render
 from exporter.metrics import OTHER, Family
@@ -24,12 +24,18 @@ Published = frozenset[tuple[str, Key]]
 class Publication:
     """One snapshot, and what the cap made of it."""
 
-    snapshot: Snapshot
-    keys: Published
-    dropped: int
+    snapshot: Snapshot = NOTHING
+    rows: tuple[tuple[str, Rows], ...] = ()
+    """Account groups, and what of them has series."""
+    dropped: int = 0
     """Series that were folded."""
-    complete: frozenset[str]
+    complete: frozenset[str] = frozenset()
     """Account groups that had a complete poll, which the snapshot holds."""
+
+    @property
+    def keys(self) -> Published:
+        """Everything that has series of its own; costly, and only asked for when there is too much."""
+        return frozenset((aid, key) for aid, rows in self.rows for key in rows.keys if key.agent != OTHER)
 
 
 class Publisher:
@@ -45,17 +51,20 @@ class Publisher:
         threaded: Threaded = asyncio.to_thread,
     ) -> None:
         """Make a publisher that serves nothing yet; `names` shows or hides the names of agents."""
-        self.publication = Publication(NOTHING, frozenset(), 0, frozenset())
+        self.publication = Publication()
         self._families = families
         self._max_series = max_series
         self._names = names
         self._swapped = swapped
         self._threaded = threaded
         self._results: dict[str, Result] = {}
+        self._retired: list[Result] = []
         self._changed = asyncio.Event()
 
     def publish(self, result: Result) -> None:
         """Take in what is new of one account group."""
+        if result.aid in self._results:
+            self._retired.append(self._results[result.aid])
         self._results[result.aid] = result
         self._changed.set()
 
@@ -74,17 +83,21 @@ class Publisher:
         """Build the snapshot of all that is known now, and swap it in."""
         self._changed.clear()
         results = [self._results[aid] for aid in sorted(self._results)]
-        self.publication = await self._threaded(self._build, results, self.publication.keys)
+        retired, self._retired = self._retired, []
+        self.publication = await self._threaded(self._build, results, self.publication, retired)
         self._swapped(self.publication)
 
-    def _build(self, results: list[Result], published: Published) -> Publication:
-        results, dropped = cap(results, self._max_series, published, self._families)
+    def _build(self, results: list[Result], before: Publication, retired: list[Result]) -> Publication:
+        retired.clear()  # a hundred thousand sessions take their time to be freed: here, not on the event loop
+        dropped = 0
+        if sum(int(each.rows.samples.sum()) for each in results) > self._max_series:
+            results, dropped = cap(results, self._max_series, before.keys, self._families)
         groups = [
             Group(each.aid, each.rows, each.sites, [self._names(agent) for agent in each.agents]) for each in results
         ]
-        keys = frozenset((each.aid, key) for each in results for key in each.rows.keys if key.agent != OTHER)
         complete = frozenset(each.aid for each in results if each.complete)
-        return Publication(render(groups, self._families), keys, dropped, complete)
+        rows = tuple((each.aid, each.rows) for each in results)
+        return Publication(render(groups, self._families), rows, dropped, complete)
 
 
 def cap(

@@ -186,12 +186,12 @@ def system(**numbers: float) -> dict[str, float]:
 def test_a_period_that_two_sessions_share_counts_once():
     one, two, other = ({PERIOD_FIELDS[0]: start, PERIOD_FIELDS[1]: start + 10} for start in (1.0, 1.0, 2.0))
     pairs = [
-        pair("1", measured=one | system(mean=0.2, count=10.0) | {"destination.latency": 1.0}),
-        pair("2", measured=two | system(mean=0.2, count=10.0) | {"destination.latency": 3.0}),
+        pair("1", measured=one | system(mean=0.2, count=10.0) | {f"{MEMORY}.count": 5.0, "destination.latency": 1.0}),
+        pair("2", measured=two | system(mean=0.2, count=10.0) | {f"{MEMORY}.count": 5.0, "destination.latency": 3.0}),
         pair("3", measured=other | system(mean=0.8, count=30.0)),
     ]
     found = samples(aggregate(pairs))[KEY]
-    assert found["cpu_samples"] == 40.0
+    assert (found["cpu_samples"], found["memory_samples"]) == (40.0, 5.0)
     assert found["cpu_utilization_ratio"] == pytest.approx((0.2 * 10 + 0.8 * 30) / 40)
     assert found["latency_seconds"] == 2.0  # only the system metrics are of the period
 
@@ -229,6 +229,7 @@ def test_deviations_are_pooled_around_the_common_mean():
         pair("1", measured=system(stdDev=0.1, mean=0.2, count=10.0)),
         pair("2", measured=system(stdDev=0.3, mean=0.6, count=30.0)),
     ]
+    pairs.append(pair("3", measured=system(mean=0.9, count=50.0)))  # a mean alone moves nothing
     variance = (10 * (0.1**2 + (0.2 - 0.5) ** 2) + 30 * (0.3**2 + (0.6 - 0.5) ** 2)) / 40
     assert samples(aggregate(pairs))[KEY]["cpu_utilization_stddev_ratio"] == pytest.approx(math.sqrt(variance))
 

@@ -211,7 +211,7 @@ def text(publication: Publication) -> str:
 
 
 def test_nothing_is_published_before_the_first_result():
-    assert publisher([]).publication == Publication(NOTHING, frozenset(), 0, frozenset())
+    assert publisher([]).publication == Publication(NOTHING, (), 0, frozenset())
 
 
 async def test_a_snapshot_holds_every_account_group_and_says_which_are_complete():
