@@ -12,7 +12,7 @@ PURE := exporter/aggregate.py,exporter/distributions.py,exporter/exposition.py,e
 export PATH := $(PATH):$(CURDIR)/.tools/usr/bin
 export LD_LIBRARY_PATH := $(if $(LD_LIBRARY_PATH),$(LD_LIBRARY_PATH):)$(CURDIR)/.tools/usr/lib/$(shell uname -m)-linux-gnu
 
-.PHONY: help install demo run test lint tools bench bench-quick docs lock clean
+.PHONY: help install demo run test lint tools bench bench-quick docs pictures lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,10 @@ lint: $(VENV)/.installed-dev ## Check style, types, and which room may know whic
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-tools: ## Unpack the programs that tests need into .tools, where the machine lacks them
+tools: $(VENV)/.installed-dev ## Unpack the programs that tests need into .tools, where the machine lacks them
 	tests/tools.sh .tools
+	tests/image.sh tools
+	tests/helm.sh .tools $(BIN)/python
 
 bench: $(VENV)/.installed-dev tools ## Measure everything (long) and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
@@ -44,15 +46,20 @@ bench: $(VENV)/.installed-dev tools ## Measure everything (long) and write bench
 bench-quick: $(VENV)/.installed-dev tools ## Measure everything in under two minutes
 	$(BIN)/python -m benchmarks --quick
 
-docs: $(VENV)/.installed-dev ## Write the reference pages anew from the code
+docs: $(VENV)/.installed-dev ## Write anew what is made from the code: references, dashboards, the chart's copies
 	$(BIN)/python -m docs
+	$(BIN)/python -m grafana
+	$(BIN)/python -m deploy
+
+pictures: $(VENV)/.installed-dev tools ## Draw the dashboards' pictures anew, with Chromium and npm
+	$(BIN)/python -m grafana.render
 
 lock: $(VENV)/.installed-dev ## Pin the newest packages that pyproject.toml allows
 	$(PIP) 'uv>=0.9'
 	.ci/lock $(BIN)/uv
 
 clean: ## Remove everything that was made
-	rm -rf $(VENV) .tools .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) .tools .image .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \

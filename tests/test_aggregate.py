@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from making import ROUND, Pair, joined, measured_by, measurements, network, pair, sessions, user
 from msgspec.structs import astuple
 
-from exporter.aggregate import NO_ROWS, Rows, aggregate
+from exporter.aggregate import NO_ROWS, Rows, aggregate, by_site
 from exporter.metrics import FAMILIES, NETWORK_FIELDS, OTHER, PERIOD_FIELDS, Family, select
 from exporter.model import Key
 
@@ -263,3 +263,30 @@ def test_keys_are_sorted_by_agent_site_and_protocol_whatever_they_are():
     keys = [Key(a, s, p) for a in ("", "ä", "b\n") for s in ("y", "") for p in ("https", "http")]
     pairs = [pair(f"{index:02}", *astuple(key)) for index, key in enumerate(keys)]
     assert aggregate(pairs).keys == sorted(keys)
+
+
+@given(st.lists(sessions(), max_size=3))
+def test_a_site_is_the_mean_of_its_keys_by_their_sessions_over_all_account_groups(groups):
+    rows = [aggregate(joined(*both)) for both in groups]
+    published = [(key, numbers) for each in rows for key, numbers in samples(each).items()]
+    found = by_site(rows, ["latency_seconds"])
+    assert list(found) == sorted({key.site for key, _ in published})
+    for site, numbers in found.items():
+        known = [
+            (n["latency_seconds"], n["sessions"]) for key, n in published if key.site == site and "latency_seconds" in n
+        ]
+        expected = weighted([value for value, _ in known], [weight for _, weight in known])
+        assert numbers["agents"] == len({key.agent for key, _ in published if key.site == site})
+        assert numbers["latency_seconds"] == pytest.approx(math.nan if expected is None else expected, nan_ok=True)
+
+
+def test_of_a_site_whose_number_of_sessions_is_not_published_every_key_weighs_the_same():
+    lost = [("1", "a", 0.0), ("2", "b", 1.0), ("3", "b", 1.0)]
+    pairs = [pair(id_, agent, measured={"destination.loss": loss}) for id_, agent, loss in lost]
+    rows = aggregate(pairs, select(["loss_ratio"]))
+    assert by_site([rows], ["loss_ratio"]) == {"site.example": {"agents": 2.0, "loss_ratio": 0.5}}
+    assert math.isnan(by_site([rows], ["latency_seconds"])["site.example"]["latency_seconds"])
+
+
+def test_nothing_has_no_sites():
+    assert by_site([], ["loss_ratio"]) == by_site([NO_ROWS], ["loss_ratio"]) == {}

@@ -45,7 +45,7 @@ SMALL = ["--simulator.agents=20", "--simulator.sites=5", "--simulator.listen-add
 ANYWHERE = "--web.listen-address=127.0.0.1:0"
 READ_ONLY = "/proc"
 """A folder in which not even root can write."""
-ENOUGH = 5.0
+ENOUGH = 15.0
 """Seconds for what takes a fraction of one on an idle machine."""
 
 

@@ -222,7 +222,7 @@ async def test_a_poll_publishes_what_the_api_holds(version: str) -> None:
         result = await p.poll()
         world = [s for s in p.simulator.world.sessions(1001, START - 900, START, START) if s.round_id >= START - 900]
         listed = {s.id: s for s in world if s.listed}
-        keys = {(s.agent_id, s.visited_site, s.protocol) for s in listed.values()}
+        keys = {Key(s.agent_id, s.visited_site, s.protocol) for s in listed.values()}
         assert result.rows.keys == sorted(keys)
         assert {user.id for user, _ in result.pairs} == set(listed)
         assert (result.complete, p.value("thousandeyes_up")) == (True, 1)

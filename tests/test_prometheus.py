@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from msgspec.structs import astuple
 from prometheus_client.parser import text_string_to_metric_families
 from servers import NOW, StillClock, ask, exporting, free_port, running, scraped_lines, simulated, tool, until
 
@@ -277,7 +278,7 @@ async def test_prometheus_reads_back_every_label_value_as_it_was(tmp_path: Path)
         assert await prometheus.value("up") == 1
         result = exporter.pollers["1001"].result
         found = {(agent, site, protocol) for _, _, agent, site, protocol in await prometheus.sessions()}
-        assert found == {tuple(key) for key in result.rows.keys}
+        assert found == {astuple(key) for key in result.rows.keys}
         sites = {site for _, site, _ in found}
         assert {
             'quo"ted.example.com',

@@ -12,7 +12,7 @@ from exporter.aggregate import aggregate
 from exporter.api import v6
 from exporter.api.wire import decode
 from exporter.errors import PollError
-from exporter.model import AccountGroup, Agent, Sessions
+from exporter.model import AccountGroup, Agent, Key, Sessions
 from exporter.selection import Selection
 
 AGENT = "3fde6422-f119-40e1-ae32-d08a1243c038"
@@ -52,8 +52,8 @@ def test_the_sessions_of_the_documentation_are_published_as_they_stand_there() -
     bare = {"latency_seconds": 0.15, "jitter_seconds": 0.046, "pages": 1}
     www = {"latency_seconds": 0.024, "jitter_seconds": 0.036, "pages": 2}
     assert published == {
-        (AGENT, "thousandeyes.com", "http"): both | bare | system,
-        (AGENT, "www.thousandeyes.com", "https"): both | www | system,
+        Key(AGENT, "thousandeyes.com", "http"): both | bare | system,
+        Key(AGENT, "www.thousandeyes.com", "https"): both | www | system,
     }
 
 
@@ -98,8 +98,8 @@ def _number(line: str) -> tuple[str, object]:
 def test_a_ranged_answer_repeats_its_range() -> None:
     found = decode(payload("v6/user-sessions.filtered.json"), v6.USERS)
     assert [(user.key, user.commit_delay, measured(user)) for user in found.records] == [
-        (("236e6f18-9637-4a2f-b15f-7aa6a29c9fce", "success.thousandeyes.com", "https"), 2.0, {"numberOfPages": 3}),
-        (("236e6f18-9637-4a2f-b15f-7aa6a29c9fce", "app.thousandeyes.com", "https"), 1.0, {"numberOfPages": 1}),
+        (Key("236e6f18-9637-4a2f-b15f-7aa6a29c9fce", "success.thousandeyes.com", "https"), 2.0, {"numberOfPages": 3}),
+        (Key("236e6f18-9637-4a2f-b15f-7aa6a29c9fce", "app.thousandeyes.com", "https"), 1.0, {"numberOfPages": 1}),
     ]
 
 

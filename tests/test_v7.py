@@ -9,7 +9,7 @@ from wires import measured, page, payload, record
 from exporter.aggregate import aggregate
 from exporter.api import v7
 from exporter.api.wire import decode
-from exporter.model import AccountGroup, Agent
+from exporter.model import AccountGroup, Agent, Key
 
 AGENT = "861b7557-cd57-4bbb-b648-00bddf88ef49"
 ROUND = 1_384_309_800
@@ -22,7 +22,7 @@ def test_the_sessions_of_the_description_are_published_as_they_stand_there() -> 
     assert (users.next, networks.next) == (LINK, LINK)
     assert not users.rejected + networks.rejected
     rows = aggregate(joined(users.records, networks.records))
-    assert rows.keys == [(AGENT, "www.thousandeyes.com", "https")]
+    assert rows.keys == [Key(AGENT, "www.thousandeyes.com", "https")]
     assert {short: column[0] for short, column in rows.columns.items() if not math.isnan(column[0])} == {
         **{f"{leg}latency_seconds": 0.15 for leg in ("", "vpn_", "proxy_")},
         **{f"{leg}jitter_seconds": 0.046 for leg in ("", "vpn_", "proxy_")},
