@@ -7,7 +7,7 @@ An argument is another path to ask, such as /-/ready.
 import os
 import ssl
 import sys
-from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 import yaml
@@ -30,8 +30,8 @@ try:
     connection.request("GET", sys.argv[1] if len(sys.argv) > 1 else "/-/healthy")
     answer = connection.getresponse()
 except (OSError, HTTPException) as error:
-    # It wants a client's certificate, which only a living one can want;
-    refused = tls and isinstance(error, (ssl.SSLError, RemoteDisconnected))
+    # It wants a client's certificate, which only a living one can want: its alert may come, or only the end.
+    refused = tls and isinstance(error, (ssl.SSLError, ConnectionResetError, BrokenPipeError))
     sys.exit(0 if refused else f"no answer: {error}")
 # 401: or a password; 429: or fewer requests.
 sys.exit(0 if answer.status in (200, 401, 429) else answer.read(200).decode())
