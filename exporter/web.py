@@ -16,8 +16,11 @@ from exporter.clock import Clock
 from exporter.exposition import Format, Part, Snapshot, deflate, gzip, plain
 from exporter.page import POLICY, View, render
 
-SLICE = 256 * 1024
-"""Bytes written at a time: a slow reader holds no copy of a snapshot, only a place in it."""
+SLICE = 1024 * 1024
+"""Bytes written at a time: a slow reader holds no copy of a snapshot, only a place in it. Smaller ones cost a fast
+reader a wake-up each."""
+PLAIN = 256 * 1024
+"""Bytes decompressed at a time for who takes no gzip."""
 WRITE_DEADLINE = 30.0
 """Seconds in which an answer has to be taken."""
 IDLE = 9.0
@@ -189,7 +192,7 @@ async def _send(request: web.BaseRequest, exposition: Exposition) -> web.StreamR
         response.headers["Content-Encoding"] = "gzip"
         response.content_length = sum(map(len, chunks))
     else:
-        chunks = (text for part in parts for text in plain(part, SLICE))
+        chunks = (text for part in parts for text in plain(part, PLAIN))
         response.content_length = sum(part.size for part in parts)
     try:
         await response.prepare(request)
