@@ -173,12 +173,13 @@ def _chart(polls: Sequence[PollView]) -> str:
     if not polls:
         return ""
     polls = polls[-60:]
-    longest = max([0.1, *(poll.seconds for poll in polls)])
+    longest = max(poll.seconds for poll in polls)
+    scale = 20 / max(longest, 0.1)
     bars = "".join(
         f'<rect class="{"no" if poll.reason else "ok"}" x="{60 - len(polls) + place}" y="{20 - height:.2f}" '
         f'width=".8" height="{height:.2f}"><title>{poll.seconds:.2f} s {poll.reason or "complete"}</title></rect>'
         for place, poll in enumerate(polls)
-        for height in [max(20 * poll.seconds / longest, 5.0 if poll.reason else 0.6)]
+        for height in [max(poll.seconds * scale, 5.0 if poll.reason else 0.6)]
     )
     failed = sum(poll.reason is not None for poll in polls)
     last = f"Last poll {polls[-1].seconds:.2f} s, longest of the last {len(polls)} {longest:.2f} s"
