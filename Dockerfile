@@ -22,8 +22,9 @@ LABEL org.opencontainers.image.title="thousandeyes-exporter" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.source="https://github.com/thousandeyes-exporter/thousandeyes-exporter" \
     org.opencontainers.image.documentation="https://github.com/thousandeyes-exporter/thousandeyes-exporter/blob/main/docs/docker.md"
-# Nothing is ever installed into a running container.
-RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/ensurepip /usr/local/lib/python3*/site-packages/*
+# Nothing is ever installed into a running container, and nobody becomes somebody else there.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/ensurepip /usr/local/lib/python3*/site-packages/* \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 COPY --from=build /opt/exporter /opt/exporter
 ENV PATH=/opt/exporter/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532

@@ -88,7 +88,7 @@ async def _serving(pages: Any) -> None:
     from exporter.publisher import Publication
 
     running = _exporter("http://127.0.0.1:9")
-    running.publisher.publication = Publication(ours.poll(pages), frozenset(), 0, frozenset())
+    running.publisher.publication = Publication(ours.poll(pages))
     async with _answering(running):
         await asyncio.Event().wait()
 

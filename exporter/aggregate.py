@@ -17,6 +17,8 @@ from exporter.model import Key, NetworkSession, UserSession
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+STEP = 4096
+"""Sessions that are copied in one go: nothing else runs meanwhile."""
 _COLUMN = {field: index for index, field in enumerate(NETWORK_FIELDS)}
 _START, _END = (_COLUMN[field] for field in PERIOD_FIELDS)
 _SYSTEM = np.array([index for field, index in _COLUMN.items() if field.startswith("systemMetrics.")])
@@ -180,10 +182,10 @@ def _columns(
     sessions: list[tuple[UserSession, NetworkSession | None]], groups: Groups, rounds: Ints
 ) -> dict[str, Floats]:
     """Return the measured fields of the sessions as columns, every period's system metrics once an agent and group."""
-    matrix = np.frombuffer(
-        b"".join([_UNMEASURED if network is None else network.values for _, network in sessions])
-    ).reshape(len(sessions), len(NETWORK_FIELDS))
-    columns = matrix.T.copy()
+    columns = np.empty((len(NETWORK_FIELDS), len(sessions)))
+    for start in range(0, len(sessions), STEP):
+        some = [_UNMEASURED if network is None else network.values for _, network in sessions[start : start + STEP]]
+        columns[:, start : start + STEP] = np.frombuffer(b"".join(some)).reshape(len(some), -1).T
     ranks: dict[str, int] = {}
     agents = np.array([ranks.setdefault(user.key.agent, len(ranks)) for user, _ in sessions])
     repeated = _repeated(columns[_START], columns[_END], groups.codes * len(ranks) + agents)

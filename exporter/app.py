@@ -5,36 +5,37 @@ What the parts do stands in their own rooms; what a person types in `exporter.co
 
 import asyncio
 import os
+import resource
 import signal
 import ssl
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
-
-from aiohttp import web
 
 from exporter import __version__, log
 from exporter.aggregate import by_site
-from exporter.api import VERSIONS, Api
+from exporter.api import VERSIONS, Api, Source
 from exporter.api.http import Credentials, Http
 from exporter.clock import Clock
-from exporter.errors import ExporterError, PollError, SettingsError
+from exporter.errors import HINTS, ExporterError, PollError, SettingsError
 from exporter.exposition import Format, plain
-from exporter.guard import HANDSHAKE, Guard
+from exporter.guard import Guard
 from exporter.metrics import DISTRIBUTIONS, select
 from exporter.model import AccountGroup
 from exporter.page import GroupView, SiteView, View, worst
 from exporter.poller import AGENTS_EVERY, Plan, PollDeadline, Poller
 from exporter.privacy import agent_names
-from exporter.publisher import Publication, Publisher
-from exporter.selection import Selection
+from exporter.publisher import Publication, Publisher, Publishing
+from exporter.selection import Selection, searched
+from exporter.server import Server
 from exporter.settings import Settings, read_agent_names_key, read_token
 from exporter.telemetry import Telemetry
 from exporter.values import ListenAddress
-from exporter.web import Exposition, server
+from exporter.web import Exposition, site
 
 T = TypeVar("T")
 
@@ -43,37 +44,96 @@ SWITCH = 0.0005
 """Seconds after which a computing thread lets the event loop in: a tenth of Python's own."""
 GRACE = 10.0
 """Seconds in which running answers may end after SIGTERM."""
+FILES = 8192
+"""Open files that are plenty."""
+RESERVE = 32
+"""Open files that are kept for asking the API, for tokens and certificates, and for who is about to be refused."""
 MANY_CRASHES, CRASHES_WITHIN = 5, 600.0
 """So many crashes in so many seconds are for somebody outside to mend, by a restart at least."""
 SERIES_A_SITE = sum(len(each.buckets) + 3 for each in DISTRIBUTIONS) + 1
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Settings, and what stands in those of their files that are read once."""
+
+    settings: Settings
+    names_key: str = field(repr=False)
+    authorities: str | None = field(repr=False)
+
+    def fixed(self, later: "Given") -> list[str]:
+        """Say which settings differ in others that only a start can change."""
+        return [
+            f"{group}.{name}: changes only with the next start"
+            for group in ("web", "simulator")
+            for name, value in getattr(self.settings, group)
+            if value != getattr(getattr(later.settings, group), name)
+        ]
+
+
+def given(settings: Settings) -> Given:
+    """Read the files. Raises SettingsError, without any secret."""
+    hashed, file = settings.metrics.agent_names == "hashed", settings.api.ca_file
+    return Given(settings, read_agent_names_key(settings) if hashed else "", file.read_text() if file else None)
+
+
 class Exporter:
-    """All parts of one exporter, for one set of settings."""
+    """All parts of one exporter."""
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None, process: bool = True) -> None:
         """Make all parts, on the event loop; nothing is asked yet. `process`: publish metrics of the process too."""
-        self.settings = settings
+        self.given, self.settings = given(settings), settings
         self.clock = clock or Clock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self.telemetry = Telemetry(lambda: self.http.budget.rate_limit, process=process)
-        self.http = _http(settings, self.telemetry, self.clock)
-        self.source = Api(self.http, settings.api.version, settings.filter.search, self._threaded)
-        hashed = settings.metrics.agent_names == "hashed"
-        self.publisher = Publisher(
-            select(settings.metrics.families),
-            settings.metrics.max_series,
-            names=agent_names(settings.metrics.agent_names, read_agent_names_key(settings) if hashed else ""),
-            swapped=self._swapped,
-            threaded=self._threaded,
-        )
+        self.publisher = Publisher(_publishing(self.given), swapped=self._swapped, threaded=self._threaded)
+        self.http = _http(self.given, self.telemetry, self.clock)
+        self.source: Source = self._source()
+        self.guard: Guard | None = None
         self.pollers: dict[str, Poller] = {}
         self._worst: tuple[Publication, list[SiteView]] = (self.publisher.publication, [])
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._crashes: deque[float] = deque(maxlen=MANY_CRASHES)
         self._ticked = self.clock.monotonic()
         self._plan = _plan(settings)
-        self.telemetry.configured(settings.poll.interval, settings.metrics.max_series, _routes(settings.api.version))
+        self._unlisted = ""  # why the account groups are not known
+        self._configured()
+
+    async def adopt(self, given: "Given") -> None:
+        """Go on with other settings; nothing may be polled meanwhile.
+
+        What was stored and counted stays; where it was selected in another way, the next complete poll replaces it.
+        """
+        anew = _selects(self.settings) != _selects(given.settings)
+        await self.http.close()
+        http = _http(given, self.telemetry, self.clock)
+        http.succeed(self.http)
+        self.given, self.settings, self.http = given, given.settings, http
+        self.source, self._plan = self._source(), _plan(self.settings)
+        self.publisher.adopt(_publishing(given))
+        for aid, poller in list(self.pollers.items()):
+            if (wanted := self._wanted()) and aid not in wanted:
+                self._drop(aid)
+            else:
+                poller.adopt(self.source, self._plan, anew=anew)
+        self._configured()
+
+    def _configured(self) -> None:
+        poll, metrics = self.settings.poll, self.settings.metrics
+        self.telemetry.configured(poll.interval, metrics.max_series, _routes(self.settings.api.version))
+
+    def _source(self) -> Source:
+        chosen = self.settings.filter
+        search = searched(chosen.include_agents, chosen.search)
+        return Api(self.http, self.settings.api.version, search, self._threaded)
+
+    def _drop(self, aid: str) -> None:
+        """Forget an account group."""
+        if task := self._tasks.pop(aid, None):
+            task.cancel()
+        del self.pollers[aid]
+        self.publisher.forget(aid)
+        self.telemetry.unwatch(aid)
 
     async def close(self) -> None:
         """Close connections."""
@@ -85,9 +145,10 @@ class Exporter:
         try:
             await asyncio.gather(self._kept_up(self.publisher.run), self._kept_up(self._poll))
         finally:
-            for task in self._tasks.values():
+            tasks, self._tasks = list(self._tasks.values()), {}
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _poll(self) -> None:
         """Have every account group polled; look now and then which there are."""
@@ -120,13 +181,14 @@ class Exporter:
                 for aid in self._wanted() or [""]:
                     self.telemetry.watch(aid)
                     self.telemetry.polled(aid, self.http.api_clock.now(), seconds, error.reason)
-            log.error("account_groups_not_listed", reason=error.reason, error=error)
+            log.error("account_groups_not_listed", reason=error.reason, error=error, hint=HINTS[error.reason])
+            self._unlisted = str(error)
             return bool(self.pollers)
+        if self._unlisted:
+            log.info("account_groups_listed", account_groups=len(groups))
+        self._unlisted = ""
         for aid in self.pollers.keys() - groups.keys():
-            self._tasks.pop(aid).cancel()
-            del self.pollers[aid]
-            self.publisher.forget(aid)
-            self.telemetry.unwatch(aid)
+            self._drop(aid)
         if "" not in groups:
             self.telemetry.unwatch("")
         for aid, group in groups.items():
@@ -169,6 +231,7 @@ class Exporter:
             requests_limit=self.settings.api.requests_per_minute,
             remaining=limit.remaining,
             granted=limit.limit,
+            failure=self._unlisted,
         )
 
     def _wanted(self) -> list[str]:
@@ -185,7 +248,9 @@ class Exporter:
         except TimeoutError as error:
             raise PollError("deadline", "the account groups could not be listed in time") from error
         except PollError as error:
-            if error.reason not in ("forbidden", "not_found") or self.settings.api.account_groups == "all":
+            # Those that are named, and at the start the token's own, can be polled without a list.
+            known_enough = self._wanted() or not (self.pollers or self.settings.api.account_groups == "all")
+            if error.reason not in ("forbidden", "not_found") or not known_enough:
                 raise
             log.warn("account_groups_not_listed", error=error, hint="their names stay unknown")
         if self.settings.api.account_groups == "all":
@@ -195,7 +260,8 @@ class Exporter:
         if wanted := self._wanted():
             names = {group.aid: group for group in known}
             return [names.get(aid, AccountGroup(aid)) for aid in wanted]
-        return [group for group in known if group.current][:1] or [AccountGroup("")]
+        own = [group for group in known if group.current] or [poller.group for poller in self.pollers.values()]
+        return own[:1] or [AccountGroup("")]
 
     def _poller(self, group: AccountGroup) -> Poller:
         publish = self.publisher.publish
@@ -224,8 +290,10 @@ async def answering(exporter: Exporter) -> AsyncIterator[str]:
     settings = exporter.settings.web
     guard = None
     if settings.config_file:
-        guard = Guard(settings.config_file, exporter.clock, lambda good: exporter.telemetry.reloaded(successful=good))
-    answers = server(
+        reloaded = exporter.telemetry.reloaded
+        guard = Guard(settings.config_file, exporter.clock, lambda good: reloaded("web", successful=good))
+    exporter.guard = guard
+    answers = site(
         Exposition(lambda: exporter.publisher.publication.snapshot, exporter.telemetry, exporter.clock),
         telemetry_path=settings.telemetry_path,
         max_requests=settings.max_requests,
@@ -234,36 +302,95 @@ async def answering(exporter: Exporter) -> AsyncIterator[str]:
         view=exporter.view,
         guard=guard,
     )
-    runner = web.ServerRunner(answers, shutdown_timeout=GRACE / 2)  # which it waits for twice
-    await runner.setup()
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = FILES if limit == resource.RLIM_INFINITY else min(limit, FILES)
+    server = Server(answers, lambda: guard.headers if guard else {}, max(files - RESERVE, 2))
     try:
-        yield await listen(runner, settings.listen_address, "web.listen_address", guard.tls if guard else None)
+        yield await listen(server, settings.listen_address, "web.listen_address", guard.tls if guard else None)
     finally:
-        await runner.cleanup()
+        await server.close(GRACE)
         if guard:
             guard.close()
 
 
-async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda address: None) -> None:
-    """Poll and serve until SIGTERM or SIGINT; `announce` is called with the address once it listens.
+async def serve(
+    settings: Settings,
+    *,
+    reread: Callable[[], Settings] | None = None,
+    announce: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Poll and serve until SIGTERM or SIGINT.
+
+    At SIGHUP the settings are read again by `reread`, where there is one; `announce` is called with the address once
+    it listens.
 
     Raises:
         ExporterError: where nothing can listen at the address.
     """
     sys.setswitchinterval(SWITCH)
+    _open_more_files()
     stopping = asyncio.create_task(until_stopped())
     exporter = Exporter(settings)
     try:
         async with answering(exporter) as address:
             log.info("listening", address=address, version=__version__)
             announce(address)
-            polling = asyncio.create_task(exporter.run())
-            await stopping
+            polling = asyncio.create_task(_polling(exporter, reread))
+            await asyncio.wait((stopping, polling), return_when=asyncio.FIRST_COMPLETED)
+            if polling.done():
+                polling.result()
             polling.cancel()
             await asyncio.gather(polling, return_exceptions=True)
     finally:
         await exporter.close()
     log.info("stopped")
+
+
+def _open_more_files() -> None:
+    """Raise the limit of open files to what is allowed, within reason: the usual one is that of 1983."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # where that is forbidden, fewer connections are kept
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def _polling(exporter: Exporter, reread: Callable[[], Settings] | None) -> None:
+    """Poll for ever; with other settings whenever there are some at SIGHUP."""
+    hung_up = asyncio.Event()
+    if reread:
+        loop = asyncio.get_running_loop()
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(hung_up.set))
+    while True:
+        polling = asyncio.create_task(exporter.run())
+        try:
+            other = None
+            while other is None:
+                await hung_up.wait()
+                hung_up.clear()
+                other = _other(exporter, reread) if reread else None
+        finally:
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
+        await exporter.adopt(other)
+        log.configure(other.settings.log.level, other.settings.log.format)
+        log.info("settings_reloaded")
+
+
+def _other(exporter: Exporter, reread: Callable[[], Settings]) -> Given | None:
+    """Read the settings and the web configuration again; return the settings where they are good, and not the same."""
+    if exporter.guard:
+        exporter.guard.reload()
+    try:
+        other = given(reread())
+        if fixed := exporter.given.fixed(other):
+            raise SettingsError(fixed)
+    except SettingsError as error:
+        exporter.telemetry.reloaded("settings", successful=False)
+        log.error("settings_not_reloaded", problem=error, hint="what was in force before stays so")
+        return None
+    exporter.telemetry.reloaded("settings", successful=True)
+    return None if other == exporter.given else other
 
 
 async def until_stopped() -> None:
@@ -286,42 +413,16 @@ async def until_stopped() -> None:
     await stop.wait()
 
 
-class _Site(web.BaseSite):
-    """A place to listen, with a time limit on handshakes, which aiohttp's own does not have."""
-
-    def __init__(self, runner: web.BaseRunner, address: ListenAddress, tls: ssl.SSLContext | None) -> None:
-        super().__init__(runner, ssl_context=tls)
-        self._address = address
-
-    @property
-    def name(self) -> str:
-        return str(self._address)
-
-    async def start(self) -> None:
-        await super().start()
-        self._server = await asyncio.get_running_loop().create_server(
-            self._runner.server,  # type: ignore[arg-type]
-            self._address.host,
-            self._address.port,
-            ssl=self._ssl_context,
-            ssl_handshake_timeout=HANDSHAKE if self._ssl_context else None,
-            backlog=self._backlog,
-        )
-
-
-async def listen(
-    runner: web.BaseRunner, address: ListenAddress, setting: str, tls: ssl.SSLContext | None = None
-) -> str:
+async def listen(server: Server, address: ListenAddress, setting: str, tls: ssl.SSLContext | None = None) -> str:
     """Listen; return the address as a URL.
 
     Raises:
         ExporterError: where that is not possible, with the setting and the reason.
     """
     try:
-        await _Site(runner, address, tls).start()
+        host, port = await server.listen(address.host, address.port, tls)
     except OSError as error:
         raise ExporterError(f"can not listen on {address} ({setting}): {reason(error)}") from error
-    host, port = min(runner.addresses, key=len)[:2]  # IPv4 first: there may be one of each
     host = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"{'https' if tls else 'http'}://{host}:{port}"
 
@@ -368,12 +469,23 @@ def _group_view(poller: Poller) -> GroupView:
     )
 
 
-def _http(settings: Settings, telemetry: Telemetry, clock: Clock) -> Http:
+def _publishing(given: Given) -> Publishing:
+    metrics = given.settings.metrics
+    return Publishing(select(metrics.families), metrics.max_series, agent_names(metrics.agent_names, given.names_key))
+
+
+def _selects(settings: Settings) -> tuple[object, ...]:
+    """Return the settings that tell which sessions there are, and what they are called."""
     api = settings.api
+    return api.url, api.version, settings.filter, settings.metrics.site_groups, settings.poll.lookback
+
+
+def _http(given: Given, telemetry: Telemetry, clock: Clock) -> Http:
+    api = given.settings.api
 
     def credentials() -> Credentials:
         try:
-            return Credentials(read_token(settings), api.email or "")
+            return Credentials(read_token(given.settings), api.email or "")
         except SettingsError as error:
             raise PollError("auth", str(error)) from error
 
@@ -383,7 +495,7 @@ def _http(settings: Settings, telemetry: Telemetry, clock: Clock) -> Http:
         telemetry,
         timeout=api.timeout,
         requests_per_minute=api.requests_per_minute,
-        tls=ssl.create_default_context(cafile=str(api.ca_file)) if api.ca_file else None,
+        tls=ssl.create_default_context(cadata=given.authorities) if given.authorities else None,
         proxy=api.proxy.get_secret_value() if api.proxy else None,
         clock=clock,
     )

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
+LATEST = 253_370_764_800.0
+"""The year 9999, Unix seconds: times that are counted from a later one could not be written."""
+
 
 def _since_boot() -> float:
     """Seconds on a clock that never jumps, and that goes on while the machine sleeps."""
@@ -45,8 +48,9 @@ class ApiClock:
         return self.clock.wall() if self._offset is None else self.clock.monotonic() + self._offset
 
     def observe(self, date: str | None) -> None:
-        """Set the clock by the `Date` header of a reply; one that can not be read changes nothing."""
-        if (said := http_date(date)) is not None:
+        """Set the clock by the `Date` header of a reply; one that can not be read, or not be, changes nothing."""
+        said = http_date(date)
+        if said is not None and 0 <= said < LATEST:
             self._offset = said - self.clock.monotonic()
 
 

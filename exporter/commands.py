@@ -5,6 +5,7 @@ What is typed is read here; what it means stands in `exporter.settings`, what it
 
 import asyncio
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,10 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+import msgspec
 from pydantic import SecretStr
 
 from exporter import NAME, __version__, log
-from exporter.app import Exporter, once, reason, serve, until_stopped
+from exporter.app import once, reason, serve, until_stopped
 from exporter.errors import ExporterError, SettingsError
 from exporter.metrics import FAMILIES
 from exporter.settings import Loaded, Settings, load, reference, split
@@ -29,7 +31,7 @@ _COMMANDS = {
     "once": "poll once and write the metrics to standard output, or with --output to a file",
     "check": "ask the API and show what it answers, what is selected and what that will cost",
 }
-_OPTIONS = {"once": {"--output": "FILE"}}
+_OPTIONS = {"once": {"--output": "FILE"}, "check": {"--output": "json"}}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -43,9 +45,9 @@ def run(argv: Sequence[str]) -> int:
         options, problems = _options(command, rest)
         loaded = _load(argv, problems)
         log.configure(loaded.settings.log.level, loaded.settings.log.format)
-        for warning in loaded.warnings:
+        for warning in loaded.warnings if command != "check" else ():
             log.warn("settings", warning=warning)
-        return asyncio.run(_run(command, loaded, options))
+        return asyncio.run(_run(argv, command, loaded, options))
     except SettingsError as error:
         _complain(*error.problems)
         return WRONG_SETTINGS
@@ -69,7 +71,7 @@ def _load(argv: Sequence[str], problems: list[str]) -> Loaded:
     return loaded
 
 
-async def _run(command: str, loaded: Loaded, options: dict[str, str]) -> int:
+async def _run(argv: Sequence[str], command: str, loaded: Loaded, options: dict[str, str]) -> int:
     settings = loaded.settings
     match command:
         case "demo":
@@ -79,9 +81,9 @@ async def _run(command: str, loaded: Loaded, options: dict[str, str]) -> int:
         case "once":
             return await _once(settings, options.get("--output"))
         case "check":
-            return await _check(loaded)
+            return await _check(loaded, options.get("--output"))
         case _:
-            await serve(settings)
+            await serve(settings, reread=lambda: _load(argv, []).settings)
     return DONE
 
 
@@ -154,20 +156,20 @@ def _write_file(path: Path, text: str) -> None:
         raise ExporterError(f"can not write {path} (--output): {reason(error)}") from error
 
 
-async def _check(loaded: Loaded) -> int:
-    width = max(len(name) for name, _, _ in loaded.shown())
-    _say("Settings", *(f"  {name:{width}}  {value}  ({origin})" for name, value, origin in loaded.shown()), "")
-    exporter = Exporter(loaded.settings)
-    try:
-        if not await exporter.find():
-            return FAILED
-        await asyncio.gather(*(poller.once() for poller in exporter.pollers.values()))
-        _say("Account groups")
-        for poller in exporter.pollers.values():
-            _say(*(f"  {line}" for line in poller.report()))
-        return FAILED if any(poller.failing for poller in exporter.pollers.values()) else DONE
-    finally:
-        await exporter.close()
+async def _check(loaded: Loaded, output: str | None) -> int:
+    from exporter import table  # noqa: PLC0415  with Rich, which nothing else needs
+    from exporter.check import check  # noqa: PLC0415
+
+    if loaded.settings.log.level != "debug":
+        log.quiet()  # the report says it all
+    with table.progress(sys.stderr) as tell:
+        report = await check(loaded, tell)
+    if output:
+        _write(sys.stdout, msgspec.json.encode(report).decode() + "\n")
+    else:
+        columns = shutil.get_terminal_size().columns  # 80 where nobody says
+        _say(table.written(report, sys.stdout.isatty(), columns).rstrip("\n"))
+    return DONE if report.verdict in ("good", "warnings") else FAILED
 
 
 def _options(command: str, rest: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -187,6 +189,8 @@ def _options(command: str, rest: Sequence[str]) -> tuple[dict[str, str], list[st
             options[name] = value if equals else next(words, "")
             if not options[name]:
                 problems.append(f"{name}: needs a value")
+            elif known[name].islower() and options[name] != known[name]:
+                problems.append(f"{name}: must be {known[name]}")
     return options, problems
 
 

@@ -93,6 +93,14 @@ class Distributions:
             self._started = True
         self._sites = {site: counts for site, counts in self._sites.items() if counts.last_session > now - FORGET_AFTER}
 
+    def adopt(self, max_sites: int) -> None:
+        """Give room to another number of sites."""
+        self._max_sites = max_sites
+
+    def begin(self) -> None:
+        """Only mark what is seen next, as at the start: it may hold what was counted before."""
+        self._started = False
+
     def published(self) -> dict[Site, SiteCounters]:
         """Return the counters of every site, sorted by site and protocol."""
         return {site: self._sites[site].frozen() for site in sorted(self._sites)}

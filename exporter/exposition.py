@@ -30,8 +30,8 @@ from exporter.metrics import (
 )
 from exporter.model import Agent
 
-CHUNK = 4096
-"""Samples that are written in one go: about a millisecond, so that the event loop gets its turn in between."""
+CHUNK = 1024
+"""Samples that are written in one go: a fraction of a millisecond, so that the event loop gets its turn in between."""
 
 STEP = 8192
 """Compressed bytes that are decompressed in one go: what is left of them is a copy, so it has to be little."""

@@ -17,18 +17,16 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import bcrypt
-from aiohttp import web
 
 from exporter import NAME, log
 from exporter.clock import Clock
 from exporter.errors import SettingsError
+from exporter.server import Answer, Request, said
 from exporter.web_config import WebConfig, names, read, stamp
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-HANDSHAKE = 9.0
-"""Seconds in which a TLS handshake has to end."""
 CHECK_EVERY = 1.0
 """Seconds between two looks at the files, and for which they must have been left alone: half a file is not read."""
 FAILURES_A_SECOND = 5.0
@@ -111,29 +109,25 @@ class Guard:
             self._limit = _Bucket(self._clock, *config.rate_limit) if config.rate_limit else None
         self._config = config
 
-    async def authorize(self, request: web.BaseRequest) -> web.Response | None:
+    async def authorize(self, request: Request) -> Answer | None:
         """Return the answer to who may not ask, None for all others."""
         config = self.config()
-        tls = request.get_extra_info("ssl_object")
-        if tls and tls.context is not config.tls and request.protocol:
-            request.protocol.close()  # after this answer: the next one is under the new configuration
+        tls = request.transport.get_extra_info("ssl_object")
+        if tls and tls.context is not config.tls:
+            request.keep_alive = False  # the next one is under the new configuration
         if self._limit and (wait := self._limit.take()):
             return _later(wait)
-        if config.sans and config.sans.isdisjoint(names(request.get_extra_info("peercert"))):
-            return web.Response(status=403, text="this certificate has no name that is allowed here\n")
+        if config.sans and config.sans.isdisjoint(names(request.transport.get_extra_info("peercert"))):
+            return said(403, "this certificate has no name that is allowed here\n")
         if not config.users:
             return None
-        credentials = _credentials(request.headers.getall("Authorization", []))
+        credentials = _credentials(request.all("authorization"))
         try:
-            if credentials and await self._logins.good(config.users, *credentials, request.remote or ""):
+            if credentials and await self._logins.good(config.users, *credentials, request.remote):
                 return None
         except _Busy as busy:
             return _later(busy.seconds)
-        return web.Response(
-            status=401,
-            text="name and password, please\n",
-            headers={"WWW-Authenticate": f'Basic realm="{NAME}", charset="UTF-8"'},
-        )
+        return said(401, "name and password, please\n", WWW_Authenticate=f'Basic realm="{NAME}", charset="UTF-8"')
 
 
 class _Newest(ssl.SSLContext):
@@ -241,8 +235,8 @@ class _Bucket:
         self._level = min(self._size, self._level + 1.0)
 
 
-def _later(seconds: float) -> web.Response:
-    return web.Response(status=429, text="too many at once\n", headers={"Retry-After": str(math.ceil(seconds))})
+def _later(seconds: float) -> Answer:
+    return said(429, "too many at once\n", Retry_After=str(math.ceil(seconds)))
 
 
 def _credentials(headers: list[str]) -> tuple[str, str] | None:

@@ -79,6 +79,8 @@ class View:
     """Requests that the organization has left in this minute, as the API last told."""
     granted: float | None
     """Requests a minute that the API grants the organization."""
+    failure: str = ""
+    """Why the API did not tell which account groups there are, in words; empty where it did, or was not asked yet."""
 
 
 _STYLE = """
@@ -90,17 +92,21 @@ _STYLE = """
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 main,header,footer{max-width:64rem;margin:0 auto;padding:1rem}
 h1{font-size:1.3rem;margin:0}h2{font-size:1.05rem;margin:0 0 .6rem}
-nav a,footer a{margin-right:1rem}a{color:inherit}
+nav{display:flex;flex-wrap:wrap;gap:0 1rem}a{color:inherit}
 section{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:1rem;margin:0 0 1rem}
 .state{font-weight:600}.good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}.soft{color:var(--soft)}
 p{margin:.2rem 0}
-dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.6rem 1rem;margin:.8rem 0 0}
+dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem 1rem;margin:.8rem 0 0}
 dt{color:var(--soft);font-size:.85rem}dd{margin:0;font-variant-numeric:tabular-nums}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{text-align:right;padding:.3rem .5rem;border-top:1px solid var(--line);white-space:nowrap}
-th{color:var(--soft);font-weight:500;font-size:.85rem;border-top:0}
-th:first-child,td:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:11rem}
-svg{display:block;width:100%;height:3rem;margin-top:.6rem}.ok{fill:var(--bar)}.no{fill:var(--bad)}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+tbody tr{border-top:1px solid var(--line)}
+th,td{text-align:right;padding:.3rem .5rem;font-weight:400}
+thead th{color:var(--soft);font-size:.85rem}
+th:first-child{text-align:left;overflow-wrap:anywhere}
+@media(max-width:40rem){tr{display:grid;grid-template-columns:4fr 5fr 4fr 6fr}th:first-child{grid-column:1/-1}
+th,td{padding:.1rem 0}tr{padding:.3rem 0}}
+svg{display:block;width:100%;height:3rem;margin-top:.6rem;border-bottom:1px solid var(--line)}
+.ok{fill:var(--bar)}.no{fill:var(--bad)}
 """
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'%3E"
@@ -115,23 +121,25 @@ POLICY = (
 
 def render(view: View) -> str:
     """Write the page."""
+    groups = "".join(_group(group, view) for group in view.groups) or _unknown(view.failure)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{NAME}</title><link rel="icon" href="{_ICON}"><style>{_STYLE}</style></head><body>
 <header><h1>{NAME}</h1><nav><a href="{escape(view.telemetry_path)}">Metrics</a><a href="/-/ready">Ready?</a>
 <a href="/-/healthy">Healthy?</a><a href="{DOCS}">Documentation</a></nav></header>
-<main>{"".join(_group(group, view) for group in view.groups) or _unknown()}{_budget(view)}{_sites(view)}</main>
+<main>{groups}{_budget(view)}{_sites(view)}</main>
 <footer class="soft"><p>Version {__version__}. This page shows what the last polls found.
 </p></footer></body></html>
 """
 
 
-def _unknown() -> str:
-    return (
-        '<section><h2>Account groups</h2><p class="state warn">The API has not told yet which account groups there are.'
-        '</p><p class="soft">If this lasts, the log says why: a token that is refused, or an API that is out of reach.'
-        "</p></section>"
+def _unknown(failure: str) -> str:
+    state = (
+        f'<p class="state bad">The account groups could not be listed: {escape(failure)}.</p>'
+        if failure
+        else '<p class="state warn">The API has not told yet which account groups there are.</p>'
     )
+    return f'<section><h2>Account groups</h2>{state}<p class="soft">No data yet.</p></section>'
 
 
 def _group(group: GroupView, view: View) -> str:
@@ -139,6 +147,7 @@ def _group(group: GroupView, view: View) -> str:
     figures = {
         "User sessions": f"{sessions:,}",
         "Joined": _share(group.joined, sessions),
+        "Not joined": f"{group.user_only:,}",
         "Network sessions alone": f"{group.network_only:,}",
         "Agents": f"{group.agents:,}",
     }
@@ -182,8 +191,9 @@ def _chart(polls: Sequence[PollView]) -> str:
         for height in [max(poll.seconds * scale, 5.0 if poll.reason else 0.6)]
     )
     failed = sum(poll.reason is not None for poll in polls)
-    last = f"Last poll {polls[-1].seconds:.2f} s, longest of the last {len(polls)} {longest:.2f} s"
-    label = f"{last}, {failed} failed" if failed else last
+    label = f"The last poll took {polls[-1].seconds:.2f} s"
+    if len(polls) > 1:
+        label += f"; of the last {len(polls)}, the longest took {longest:.2f} s and {failed or 'none'} failed"
     return (
         f'<svg viewBox="0 0 60 20" preserveAspectRatio="none" role="img" aria-label="{label}">{bars}</svg>'
         f'<p class="soft">{label}.</p>'
@@ -210,16 +220,16 @@ def _sites(view: View) -> str:
     if not view.sites:
         return ""
     rows = "".join(
-        f"<tr><td>{escape(each.site) or '<em>unknown</em>'}</td><td>{each.agents:,}</td>"
+        f"<tr><th scope=row>{escape(each.site) or '<em>unknown</em>'}</th><td>{each.agents:,}</td>"
         f"<td>{_number(each.latency, 1000, ' ms')}</td><td>{_number(each.loss, 100, ' %')}</td>"
         f"<td>{_number(each.score, 1, '', 2)}</td></tr>"
         for each in view.sites
     )
     return (
-        '<section><h2>Worst sites now</h2><div class="wide" tabindex="0" role="region" aria-label="Worst sites now">'
-        "<table><thead><tr><th scope=col>Site</th><th scope=col>Agents</th><th scope=col>Latency</th>"
+        '<section><h2 id="worst">Worst sites now</h2><table aria-labelledby="worst">'
+        "<thead><tr><th scope=col>Site</th><th scope=col>Agents</th><th scope=col>Latency</th>"
         "<th scope=col>Loss</th><th scope=col>Experience</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div></section>"
+        f"<tbody>{rows}</tbody></table></section>"
     )
 
 
@@ -238,7 +248,7 @@ def _number(value: float, factor: float, unit: str, digits: int = 0) -> str:
 def _ago(seconds: float) -> str:
     whole = max(int(seconds), 0)
     if whole < 120:
-        return f"{whole} seconds ago"
+        return f"{whole} second{'' if whole == 1 else 's'} ago"
     return f"{whole // 60} minutes ago" if whole < 7200 else f"{whole // 3600} hours ago"
 
 

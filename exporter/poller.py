@@ -16,7 +16,7 @@ from exporter.aggregate import NO_ROWS, Rows, aggregate
 from exporter.api import Source, Threaded
 from exporter.clock import ApiClock
 from exporter.distributions import Distributions, Site, SiteCounters
-from exporter.errors import PollError, Reason
+from exporter.errors import HINTS, PollError, Reason
 from exporter.metrics import Family
 from exporter.model import AccountGroup, Agent, NetworkSession, Sessions, UserSession
 from exporter.page import PollView
@@ -26,6 +26,8 @@ from exporter.telemetry import Telemetry
 
 ROUND = 60
 """Seconds of one round of user sessions; ranges begin on a whole one."""
+NEARLY = 0.95
+"""Share of an interval that a poll may take."""
 AGENTS_EVERY = 1800.0
 """Seconds between two listings of the agents: they cost requests, and names hardly ever change."""
 
@@ -130,10 +132,25 @@ class Poller:
         self._result = Result(group.aid, [], NO_ROWS, {})
         self._agents: tuple[Agent, ...] = ()
         self._nameless = False
+        self._failed = 0
+        """Polls that failed since the last complete one; the first of them began at `_failing_since`."""
+        self._failing_since = 0.0
         self._complete = asyncio.Event()
         self._covered: int | None = None
         """End of the range of the last complete poll, Unix seconds on the API's clock."""
+        self._anew = False
+        """Whether the next poll is like a first one."""
         telemetry.watch(group.aid)
+
+    def adopt(self, source: Source, plan: Plan, *, anew: bool) -> None:
+        """Go on with another plan; no poll may be running.
+
+        `anew`: what is stored was selected in another way. It is published until it is old, or until the next complete
+        poll, which reads the whole look-back, replaces it.
+        """
+        self._source, self._plan = source, plan
+        self._anew = self._anew or anew
+        self._distributions.adopt(plan.max_sites)
 
     async def run(self) -> None:
         """Poll at once and then in every interval; what comes too late is left out and counted, not made up for."""
@@ -150,7 +167,7 @@ class Poller:
                     poll = tasks.create_task(self.poll())
                 else:
                     self._telemetry.skipped(self.group.aid)
-                    log.warn("poll_skipped", aid=self.group.aid, hint="the one before still runs")
+                    log.warn("poll_skipped", aid=self.group.aid, hint="the one before still runs: raise poll.interval")
                     await self._refresh(complete=False)
                     self._show()
 
@@ -171,10 +188,16 @@ class Poller:
         seconds = self._clock.monotonic() - began
         self._telemetry.polled(aid, self._api_clock.now(), seconds, reason)
         if failure:
-            log.error("poll_failed", aid=aid, reason=reason, error=failure, seconds=seconds)
+            self._failing_since = self._failing_since if self._failed else began
+            self._failed += 1
+            hint = HINTS[failure.reason]
+            log.error("poll_failed", aid=aid, reason=reason, error=failure, hint=hint, seconds=seconds)
         else:
-            healed = {"healed_of": self.failing} if self.failing else {}
-            log.info("poll", aid=aid, **counts, keys=len(self._result.rows.keys), seconds=seconds, **healed)
+            log.info("poll", aid=aid, **counts, keys=len(self._result.rows.keys), seconds=seconds)
+            if self._failed:
+                after = self._clock.monotonic() - self._failing_since
+                log.info("poll_healed", aid=aid, reason=self.failing, failed_polls=self._failed, after_seconds=after)
+                self._failed = 0
             self._complete.set()
         self.ended.append(PollView(seconds, reason))
         self.failure = str(failure or "")
@@ -200,18 +223,6 @@ class Poller:
         """What there is to publish now."""
         return replace(self._result, agents=self._agents, complete=self.complete)
 
-    def report(self) -> list[str]:
-        """Tell people what the last poll found, a line each."""
-        counts, result = self._store.counts(), self.result
-        name = " ".join(filter(None, (self.group.aid, self.group.name))) or "the token's own"
-        if self.failing:
-            return [f"{name}: failed, {self.failing}"]
-        return [
-            f"{name}: {len(result.agents)} agents, {counts['joined'] + counts['user_only']} user sessions, "
-            f"{counts['joined']} of them joined, {counts['network_only']} network sessions without one",
-            f"{' ' * len(name)}  {len(result.rows.keys)} agents at sites, {int(result.rows.samples.sum())} series",
-        ]
-
     def _crashed(self, error: Exception) -> PollError:
         log.error("poll_crashed", aid=self.group.aid, exc_info=True)
         return PollError("internal", f"{type(error).__name__}: a fault of this program, please report it")
@@ -221,11 +232,13 @@ class Poller:
         aid, plan = self.group.aid, self._plan
         end = int(self._api_clock.now())
         start = end - plan.lookback
-        if self._covered is not None and self._covered <= end:  # else the API's clock was set back
+        first = self._anew or self._covered is None
+        if self._covered is not None and not first and self._covered <= end:  # else the API's clock was set back
             start = max(start, self._covered - plan.overlap)
         start = math.floor(start / ROUND) * ROUND
-        # A poll may take an interval; one that reads more than the others, the first or after an outage, takes longer.
-        allowed = plan.interval * max(1.0, (end - start) / (plan.interval + plan.overlap))
+        # A poll may take an interval, and ends before the next is due; one that reads more than the others, the first
+        # or after an outage, takes longer.
+        allowed = plan.interval * max(NEARLY, (end - start) / (plan.interval + plan.overlap + ROUND))
         try:
             async with asyncio.timeout(allowed) as scope:
                 deadline = PollDeadline(scope)
@@ -234,9 +247,9 @@ class Poller:
             raise PollError("deadline", f"the poll was not done after {allowed:.0f} s: raise poll.interval") from error
         taken, delays = await self._in_turn(self._take, sessions, end)
         self._telemetry.rejected(aid, taken.rejected)
-        if self._covered is not None:  # what the first poll sees may have been counted before a restart
+        if not first:  # what the first poll sees may have been counted before a restart
             await self._threaded(self._telemetry.committed, aid, delays)
-        self._covered = end
+        self._covered, self._anew = end, False
         stretched = {"waited_for_requests": round(deadline.waited, 1)} if deadline.waited >= 1.0 else {}
         return {
             "user_sessions": len(sessions.users),
@@ -251,6 +264,9 @@ class Poller:
         taken = self._plan.selection.take(sessions, end)
         known = self._store.users.keys()
         delays = {user.id: user.commit_delay for user in taken.users if user.id not in known}
+        if self._anew:
+            self._store = Store()
+            self._distributions.begin()
         self._store.upsert(taken.users, taken.networks)
         return taken, [delay for delay in delays.values() if delay >= 0]
 
@@ -303,6 +319,8 @@ class Poller:
                 log.warn("agents_not_listed", aid=self.group.aid, error=error, hint=hint)
             self._nameless = True
             return
+        if self._nameless:
+            log.info("agents_listed", aid=self.group.aid, agents=len(agents))
         self._nameless = False
         self._agents = tuple(agent for agent in agents if self._plan.selection.agent(agent.id))
         self._show()

@@ -16,6 +16,9 @@ from exporter.metrics import OTHER, Family
 from exporter.model import Agent, Key
 from exporter.poller import Result
 
+STEP = 4096
+"""Sessions that are freed at once: nothing else runs meanwhile."""
+PublishedRows = tuple[tuple[str, Rows], ...]
 Published = frozenset[tuple[str, Key]]
 """Account group and key of everything that has series of its own."""
 
@@ -25,7 +28,7 @@ class Publication:
     """One snapshot, and what the cap made of it."""
 
     snapshot: Snapshot = NOTHING
-    rows: tuple[tuple[str, Rows], ...] = ()
+    rows: PublishedRows = ()
     """Account groups, and what of them has series."""
     dropped: int = 0
     """Series that were folded."""
@@ -38,27 +41,34 @@ class Publication:
         return frozenset((aid, key) for aid, rows in self.rows for key in rows.keys if key.agent != OTHER)
 
 
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """What is published of all that is known."""
+
+    families: Sequence[Family]
+    max_series: int
+    names: Callable[[Agent], Agent]
+    """Shows or hides the names of agents."""
+
+
 class Publisher:
     """Builds the snapshot whenever a result is new: one at a time, and several results in one where they come fast."""
 
     def __init__(
         self,
-        families: Sequence[Family],
-        max_series: int,
+        publishing: Publishing,
         *,
-        names: Callable[[Agent], Agent],
         swapped: Callable[[Publication], None],
         threaded: Threaded = asyncio.to_thread,
     ) -> None:
-        """Make a publisher that serves nothing yet; `names` shows or hides the names of agents."""
+        """Make a publisher that serves nothing yet."""
         self.publication = Publication()
-        self._families = families
-        self._max_series = max_series
-        self._names = names
+        self._publishing = publishing
         self._swapped = swapped
         self._threaded = threaded
         self._results: dict[str, Result] = {}
-        self._retired: list[Result] = []
+        self._retired: list[Result | PublishedRows] = []
+        """What is no longer published."""
         self._changed = asyncio.Event()
 
     def publish(self, result: Result) -> None:
@@ -66,6 +76,11 @@ class Publisher:
         if result.aid in self._results:
             self._retired.append(self._results[result.aid])
         self._results[result.aid] = result
+        self._changed.set()
+
+    def adopt(self, publishing: Publishing) -> None:
+        """Publish in another way from now on."""
+        self._publishing = publishing
         self._changed.set()
 
     def forget(self, aid: str) -> None:
@@ -84,33 +99,50 @@ class Publisher:
         self._changed.clear()
         results = [self._results[aid] for aid in sorted(self._results)]
         retired, self._retired = self._retired, []
-        self.publication = await self._threaded(self._build, results, self.publication, retired)
+        before = self.publication
+        self.publication = await self._threaded(self._build, results, before, retired)
+        self._retired.append(before.rows)
         self._swapped(self.publication)
 
-    def _build(self, results: list[Result], before: Publication, retired: list[Result]) -> Publication:
-        retired.clear()  # a hundred thousand sessions take their time to be freed: here, not on the event loop
-        dropped = 0
-        if sum(int(each.rows.samples.sum()) for each in results) > self._max_series:
-            results, dropped = cap(results, self._max_series, before.keys, self._families)
+    def _build(self, results: list[Result], before: Publication, retired: list[Result | PublishedRows]) -> Publication:
+        publishing = self._publishing
+        _free(retired)
+        results, dropped = cap(results, publishing.max_series, before, publishing.families)
         groups = [
-            Group(each.aid, each.rows, each.sites, [self._names(agent) for agent in each.agents]) for each in results
+            # Who wants no series by agent, wants no agents.
+            Group(
+                each.aid,
+                each.rows,
+                each.sites,
+                [publishing.names(agent) for agent in each.agents if publishing.families],
+            )
+            for each in results
         ]
         complete = frozenset(each.aid for each in results if each.complete)
         rows = tuple((each.aid, each.rows) for each in results)
-        return Publication(render(groups, self._families), rows, dropped, complete)
+        return Publication(render(groups, publishing.families), rows, dropped, complete)
 
 
-def cap(
-    results: list[Result], limit: int, published: Published, families: Sequence[Family]
-) -> tuple[list[Result], int]:
+def _free(retired: list[Result | PublishedRows]) -> None:
+    """Free what nobody needs: a hundred thousand sessions take their time, so not on the event loop, nor at once."""
+    while retired:
+        each = retired.pop()
+        left = list(each.pairs) if isinstance(each, Result) else []
+        del each
+        while left:
+            del left[-STEP:]
+
+
+def cap(results: list[Result], limit: int, before: Publication, families: Sequence[Family]) -> tuple[list[Result], int]:
     """Fold what is above the limit into one key a protocol; return the results and the number of folded series.
 
-    Keys that were published stay as long as there is room for them; new ones come in the order of their labels, and
-    leave room for the keys that are folded into. Where live keys leave no room even for those, what would be folded
-    into them is left out.
+    Keys that were published `before` stay as long as there is room for them; new ones come in the order of their
+    labels, and leave room for the keys that are folded into. Where live keys leave no room even for those, what would
+    be folded into them is left out.
     """
     if sum(int(each.rows.samples.sum()) for each in results) <= limit:
         return results, 0
+    published = before.keys
     live: list[tuple[str, Key, int]] = []
     new: list[tuple[str, Key, int]] = []
     for each in results:

@@ -134,7 +134,7 @@ class MetricsSettings(Group):
         tuple[str, ...] | Literal["all", "none"],
         values.word_or_items("all", "none", item="[a-z0-9_]+", wanted="all, none, or a list of names of metrics"),
     ] = "all"
-    """Per-session metrics to publish: `all`, `none`, or a list of names."""
+    """Per-session metrics to publish: `all`, a list of names, or `none`: nothing by agent at all."""
 
     max_series: Annotated[int, values.integer(1, 10_000_000)] = 500_000
     """Most series of the per-session metrics; what is new above it is folded into `__other__`."""
@@ -441,7 +441,7 @@ def _from_file(source: _Given, problems: list[str]) -> _Layer:
     except ValueError as error:
         problems.append(f"{source.label}: {path} {error}")
         return {}
-    found += [(it.place, _unknown("setting", it.name, _NAMES)) for it in entries if it.name not in _NAMES]
+    found += [(it.place, _unknown_setting(it.name)) for it in entries if it.name not in _NAMES]
     problems += [f"{path}:{place}: {problem}" for place, problem in found]
     return {
         it.name: _Given(it.value, f"{path}:{it.place}", f"{path}:{it.place}: {it.name}")
@@ -527,6 +527,13 @@ def _unknown(what: str, name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name[:100], known, 1, 0.5)
     guess = f'; did you mean "{near[0]}"?' if near else ""
     return f"unknown {what} {_spoken(name)}{guess}{_listed(known) if len(known) <= MAX_LISTED else ''}"
+
+
+def _unknown_setting(name: str) -> str:
+    """As `_unknown`, in a file: what stands there by mistake may be a secret, and names of settings look otherwise."""
+    if not re.fullmatch("[A-Za-z0-9_.-]{1,60}", name):
+        return "this is the name of no setting; is a space missing behind its colon?"
+    return _unknown("setting", name, _NAMES)
 
 
 def _listed(known: Collection[str]) -> str:

@@ -100,6 +100,7 @@ class Telemetry:
         self._snapshot = gauge("snapshot_size_bytes", "Size of the snapshot's text, uncompressed.")
         self._reload = gauge("config_last_reload_successful", "Whether the settings were last read without error.")
         self._reload.set(1)
+        self._read: dict[str, bool] = {}
         for reason in sorted((*HEALING, "rate_limited")):
             self._retries.labels(reason)
         registry.register(_RateLimitCollector(rate_limit))
@@ -186,9 +187,10 @@ class Telemetry:
         self._series_dropped.set(dropped)
         self._snapshot.set(size)
 
-    def reloaded(self, *, successful: bool) -> None:
-        """Show whether the settings were read without error."""
-        self._reload.set(successful)
+    def reloaded(self, part: str, *, successful: bool) -> None:
+        """Show whether a part of the settings was read without error, and no other part is still wrong."""
+        self._read[part] = successful
+        self._reload.set(all(self._read.values()))
 
     def render(self, format_: Format) -> str:
         """Return the text of all own metrics, with the end mark where the format has one."""

@@ -50,7 +50,15 @@ class Authority:
         self.certificate = self.folder / "certificate"
 
     def issue(
-        self, name: str, *, sans: str = "", usage: str = "", key: str = "ec", since: str = "2020", until: str = "2040"
+        self,
+        name: str,
+        *,
+        sans: str = "",
+        usage: str = "",
+        key: str = "ec",
+        since: str = "2020",
+        until: str = "2040",
+        digest: str = "sha256",
     ) -> Identity:
         """Sign a certificate that is valid between the first seconds of two years."""
         made = Identity(self.folder / f"{name}.crt", self.folder / f"{name}.key")
@@ -59,7 +67,9 @@ class Authority:
         lines = (f"subjectAltName = {sans}" if sans else "", f"extendedKeyUsage = {usage}" if usage else "")
         (self.folder / "extensions").write_text("authorityKeyIdentifier = keyid\n" + "\n".join(lines))
         valid = ("-startdate", f"{since}0101000000Z", "-enddate", f"{until}0101000000Z")
-        self._ca("-in", "request", "-out", str(made.certificate), "-extfile", "extensions", "-notext", *valid)
+        self._ca(
+            "-in", "request", "-out", str(made.certificate), "-extfile", "extensions", "-notext", "-md", digest, *valid
+        )
         return made
 
     def revoked(self, *identities: Identity) -> str:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from canary import CANARIES, look, look_at_command_line
+
 from exporter import log
 from exporter.app import Exporter, answering
 from exporter.settings import Settings, load
@@ -27,7 +29,7 @@ from exporter.simulator import Simulator, World, parse_faults
 ROOT = Path(__file__).parent.parent
 NOW = datetime(2026, 11, 18, 14, 32, 30, tzinfo=UTC).timestamp()
 """A Wednesday afternoon, in the middle of a round."""
-TOKEN = "canary-9hT2xVq"
+TOKEN = CANARIES[0]
 """The token of every simulator here: it must be seen nowhere."""
 EXPORTER = [sys.executable, "-m", "exporter"]
 
@@ -61,16 +63,19 @@ async def until(condition: Callable[[], Any], seconds: float = 10.0, every: floa
 
 
 @contextmanager
-def logging_as(level: Any = "debug", format_: Any = "logfmt") -> Iterator[Callable[[], list[str]]]:
+def logging_as(
+    level: Any = "debug", format_: Any = "logfmt", monotonic: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[], list[str]]]:
     """Log as the command does, for the length of the context; yield what returns the lines so far."""
     loggers = [logging.getLogger(name) for name in log.LOGGERS]
     before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     written = io.StringIO()
     try:
-        log.configure(level, format_)
+        log.configure(level, format_, monotonic)
         cast("logging.StreamHandler[io.StringIO]", loggers[0].handlers[0]).setStream(written)
         yield lambda: written.getvalue().splitlines()
     finally:
+        look("log", written.getvalue())
         logging.raiseExceptions = True
         for logger, (handlers, propagate, severity) in zip(loggers, before, strict=True):
             logger.handlers[:], logger.propagate = handlers, propagate
@@ -180,6 +185,7 @@ async def ask(address: str, path: str | None = None, method: str = "GET", **head
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         writer.write(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1"))
         reply = await read_reply(reader, body=method != "HEAD")
+        look("answer", reply.text if reply.body else "", f"{method} {target}")
         assert await reader.read() == b""
         return reply
     finally:
@@ -263,10 +269,12 @@ async def running(*command: str, **options: Any) -> AsyncIterator[Program]:
     try:
         yield program
     finally:
+        look_at_command_line(process.pid, command)
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
         await program.wait()
+        look("output", program.stdout + program.stderr, " ".join(command[:4]))
 
 
 async def finished(*command: str, seconds: float = 30.0, **options: Any) -> tuple[int, str, str]:

@@ -1,13 +1,15 @@
 """The parts together: which account groups are polled, what is healthy and ready, and what a crash costs."""
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from servers import NOW, StillClock, ask, exporting, logging_as, settings_for, simulated, until
 
 from exporter import app
-from exporter.app import Exporter, once
+from exporter.app import Exporter, given, once
 from exporter.clock import Clock
 from exporter.errors import PollError
 from exporter.model import AccountGroup
@@ -140,32 +142,6 @@ async def test_health_is_that_everything_comes_round_within_two_intervals() -> N
         await exporter.close()
 
 
-async def test_a_crash_is_logged_and_what_crashed_starts_again(monkeypatch: Any) -> None:
-    async with simulated(TWO) as (_, api):
-        exporter = Exporter(settings_for(api, poll__interval="1s"))
-        build, crashes = exporter.publisher.build, 0
-
-        async def broken() -> None:
-            nonlocal crashes
-            crashes += 1
-            if crashes <= app.MANY_CRASHES:
-                raise RuntimeError("a fault")
-            await build()
-
-        monkeypatch.setattr(exporter.publisher, "build", broken)
-        slept = asyncio.sleep
-        exporter.clock = Clock(sleep=lambda seconds: slept(min(seconds, 0.01)))
-        monkeypatch.setattr(exporter.publisher, "run", broken)
-        with logging_as("error") as lines:
-            running = asyncio.create_task(exporter.run())
-            await until(exporter.ready)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-        assert len([line for line in lines() if "event=crashed" in line and "a fault" in line]) == app.MANY_CRASHES
-        assert not exporter.healthy()
-        await exporter.close()
-
-
 async def test_what_is_folded_for_the_limit_is_shown_and_logged() -> None:
     world = World(agents=40, sites=8)
     with logging_as("warn") as lines:
@@ -232,3 +208,95 @@ async def test_rounds_are_those_of_the_api_whatever_this_machine_says() -> None:
     async with simulated(TWO, clock=clock) as (_, api), exporting(api) as (exporter, _):
         newest = exporter.pollers["1001"].result.rows.columns["round_timestamp_seconds"].max()
         assert clock.now - 180 < newest <= clock.now
+
+
+# Other settings.
+
+
+def counted(exporter: Exporter) -> float:
+    """Return how many sessions were counted on sites."""
+    return sum(each.sessions for poller in exporter.pollers.values() for each in poller.result.sites.values())
+
+
+async def test_other_settings_keep_what_was_counted_and_store_what_they_select() -> None:
+    clock = StillClock()
+    async with simulated(World(agents=200, sites=4), clock=clock) as (_, api):
+        exporter = Exporter(settings_for(api), clock=Clock(wall=clock))
+        await exporter.find()
+        (poller,) = exporter.pollers.values()
+        await poller.poll()
+        clock.now += 300
+        await poller.poll()
+        before, sites = counted(exporter), {key.site for key in poller.result.rows.keys}
+        requests = exporter.http.budget.sent()
+        assert before > 0
+        # A longer look-back reads again what was counted and forgotten: it must not be counted twice.
+        chosen = sorted(sites)[0]
+        changed = settings_for(api, filter__include_sites=re.escape(chosen), poll__lookback="1h", poll__interval="5m")
+        await exporter.adopt(given(changed))
+        assert poller.result.rows.keys
+        assert {key.site for key in poller.result.rows.keys} == sites
+        assert exporter.http.budget.sent() == requests
+        await poller.poll()
+        assert {key.site for key in poller.result.rows.keys} == {chosen}
+        assert counted(exporter) == before
+        clock.now += 300
+        await poller.poll()
+        assert counted(exporter) > before
+        assert exporter.telemetry.registry.get_sample_value("thousandeyes_exporter_poll_interval_seconds") == 300
+        await exporter.close()
+
+
+async def test_what_failed_polls_can_not_replace_stays_until_it_is_old() -> None:
+    clock = StillClock()
+    async with simulated(TWO, clock=clock) as (simulator, api):
+        exporter = Exporter(settings_for(api), clock=Clock(wall=clock))
+        await exporter.find()
+        (poller,) = exporter.pollers.values()
+        await poller.poll()
+        await exporter.adopt(given(settings_for(api, filter__exclude_agents="nobody")))
+        simulator.faults = parse_faults(["server_error"])
+        await poller.poll()
+        assert poller.failing
+        assert poller.result.rows.keys
+        await exporter.close()
+
+
+async def test_account_groups_that_are_no_longer_named_are_forgotten_at_once() -> None:
+    async with simulated(TWO) as (_, api):
+        exporter = Exporter(settings_for(api, api__account_groups="1001,1002"))
+        await exporter.find()
+        await asyncio.gather(*(poller.poll() for poller in exporter.pollers.values()))
+        await exporter.publisher.build()
+        await exporter.adopt(given(settings_for(api, api__account_groups="1002")))
+        assert list(exporter.pollers) == ["1002"]
+        await exporter.publisher.build()
+        assert exporter.publisher.publication.complete == {"1002"}
+        assert exporter.telemetry.registry.get_sample_value("thousandeyes_up", {"aid": "1001"}) is None
+        await exporter.close()
+
+
+async def test_only_a_start_changes_where_it_listens_and_what_the_simulator_does() -> None:
+    before = given(settings_for("http://127.0.0.1:9"))
+    later = given(
+        settings_for("http://127.0.0.1:9", web__telemetry_path="/m", simulator__agents="3", log__level="warn")
+    )
+    assert before.fixed(later) == [
+        "web.telemetry_path: changes only with the next start",
+        "simulator.agents: changes only with the next start",
+    ]
+    assert before.fixed(before) == []
+
+
+async def test_a_key_that_changes_in_its_file_is_another_setting(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("0123456789abcdef")
+    file.chmod(0o600)
+    settings = settings_for(
+        "http://127.0.0.1:9", metrics__agent_names="hashed", metrics__agent_names_key_file=str(file)
+    )
+    before = given(settings)
+    assert before == given(settings)
+    file.write_text("fedcba9876543210")
+    assert before != given(settings)
+    assert "0123456789abcdef" not in repr(before)

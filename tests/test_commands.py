@@ -2,9 +2,8 @@
 
 import asyncio
 import io
-import os
+import json
 import re
-import signal
 import socket
 import stat
 import sys
@@ -15,20 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 from servers import (
     EXPORTER,
     TOKEN,
     Program,
-    StillClock,
     ask,
     clean_environment,
-    connect,
     finished,
     free_port,
     logging_as,
-    read_reply,
     running,
     scraped_lines,
     simulated,
@@ -37,6 +32,7 @@ from servers import (
 
 from exporter import NAME, __version__, app, commands, demo
 from exporter.errors import ExporterError
+from exporter.server import Answer, Request, Server
 from exporter.settings import load, reference
 from exporter.simulator import World
 
@@ -218,13 +214,6 @@ async def test_simulate_serves_the_api_alone() -> None:
         assert await simulator.stop() == 0
 
 
-@pytest.mark.parametrize("address", [":0", "[::1]:0"])
-async def test_it_listens_where_it_is_told_to(address: str) -> None:
-    async with started(*SMALL, f"--web.listen-address={address}", "demo") as demo:
-        where = (await demo.said("Metrics")).split()[-1]
-        assert (await ask(where)).status == 200
-
-
 async def test_the_simulator_can_be_reached_from_elsewhere_where_wished() -> None:
     async with started("--simulator.listen-address=:0", ANYWHERE, "demo") as demo:
         await demo.said("event=poll ")
@@ -273,16 +262,6 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-@pytest.mark.parametrize("setting", ["web", "simulator"])
-async def test_a_port_in_use_is_one_line_and_exit_code_1(taken: int, setting: str) -> None:
-    flags = {"web": ANYWHERE, "simulator": SMALL[2]} | {setting: f"--{setting}.listen-address=127.0.0.1:{taken}"}
-    began = time.monotonic()
-    code, stdout, stderr = await ended(*flags.values(), "demo")
-    assert time.monotonic() - began < ENOUGH
-    assert (code, stdout) == (1, "")
-    assert stderr == f"{NAME}: can not listen on 127.0.0.1:{taken} ({setting}.listen_address): Address already in use\n"
-
-
 @pytest.mark.parametrize(
     ("address", "words"),
     [("192.0.2.1:9", "Cannot assign requested address"), ("name.invalid:9", "Name or service not known")],
@@ -292,160 +271,21 @@ async def test_an_address_that_is_not_ours_is_refused_in_words(address: str, wor
     with pytest.raises(ExporterError, match=re.escape(f"can not listen on {address} (simulator.listen_address): ")):
         async with demo.running(settings):
             pass
-    runner = web.ServerRunner(web.Server(None))  # type: ignore[arg-type]
-    await runner.setup()
     with pytest.raises(ExporterError, match=f"{re.escape(address)} .web.listen_address.: .*{words[:10]}|resol|known"):
-        await app.listen(runner, settings.listen_address, "web.listen_address")
-    await runner.cleanup()
+        await app.listen(Server(nobody), settings.listen_address, "web.listen_address")
+
+
+async def nobody(_: Request) -> Answer:
+    raise NotImplementedError
 
 
 # Signals.
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_an_idle_exporter_at_once(with_token: Any, number: int) -> None:
-    async with simulated() as (_, api), started(*asking(api), **with_token) as serve:
-        await serve.said("event=poll ")
-        reader, writer = await connect(await address_of(serve))  # an idle connection holds nothing up
-        began = time.monotonic()
-        assert await serve.stop(number) == 0
-        assert time.monotonic() - began < ENOUGH
-        assert last_event(serve) == "stopped"
-        assert await reader.read() == b""
-        writer.close()
-
-
-def catches(pid: int, number: int) -> bool:
-    """Tell whether a process has said what a signal means to it."""
-    mask = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.M)
-    return bool(int(mask[1], 16) >> number - 1 & 1)  # type: ignore[index]
-
-
-@pytest.mark.parametrize(("number", "delay"), [(signal.SIGTERM, 0.0), (signal.SIGINT, 0.0), (signal.SIGTERM, 0.4)])
-async def test_a_signal_during_the_start_is_no_failure(number: int, delay: float) -> None:
-    async with started(*SMALL, ANYWHERE, "demo") as demo:
-        await until(lambda: catches(demo.pid, signal.SIGTERM), every=0.001)
-        await asyncio.sleep(delay)
-        assert await demo.stop(number) == 0
 
 
 async def test_a_signal_leaves_undone_what_once_should_have_done(with_token: Any) -> None:
     async with simulated(faults=["hang"]) as (simulator, api), started(*asking(api), "once", **with_token) as once:
         await until(lambda: simulator.requests, 20)
         assert await once.stop() == 1
-
-
-@pytest.mark.parametrize("fault", ["slow", "hang@10s"], ids=["first-poll", "later-poll"])
-async def test_a_signal_amid_a_poll_does_not_wait_for_it(with_token: Any, fault: str) -> None:
-    clock = StillClock()
-    arguments = asking("", "--poll.interval=1s")[1:]
-    async with (
-        simulated(faults=[fault], clock=clock) as (simulator, api),
-        started(*arguments, f"--api.url={api}", **with_token) as serve,
-    ):
-        if "@" in fault:
-            await serve.said("event=poll ")
-            clock.now += 20
-        count = len(simulator.requests)
-        await until(lambda: len(simulator.requests) > count, 20)
-        began = time.monotonic()
-        assert await serve.stop() == 0
-        assert time.monotonic() - began < ENOUGH
-        assert last_event(serve) == "stopped"
-
-
-@asynccontextmanager
-async def slow_scrape(
-    **options: Any,
-) -> AsyncIterator[tuple[Program, str, asyncio.StreamReader, asyncio.StreamWriter]]:
-    """An exporter with much to tell, and a reader who has asked and not read yet."""
-    world = World(agents=500, sites=200, sessions_per_minute=220)
-    async with simulated(world, page_size=5000) as (_, api), started(*asking(api), **options) as serve:
-        address = await address_of(serve)
-        await until(lambda: is_ready(address), 20)
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.connect(("127.0.0.1", int(address.rpartition(":")[2])))
-        reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        await until(lambda: len(reader._buffer) > 0)  # type: ignore[attr-defined]
-        yield serve, address, reader, writer
-        writer.close()
-
-
-async def test_a_scrape_that_has_begun_is_answered_to_its_end_and_no_other_begins(with_token: Any) -> None:
-    async with slow_scrape(**with_token) as (serve, address, reader, _):
-        serve.process.send_signal(signal.SIGTERM)
-        await until(lambda: refused(address))
-        assert serve.process.returncode is None
-        reply = await read_reply(reader)
-        assert len(reply.body) > 6_000_000
-        assert reply.text.endswith("\n")
-        assert await reader.read() == b""
-        assert await serve.wait() == 0
-        assert last_event(serve) == "stopped"
-
-
-async def refused(address: str) -> bool:
-    try:
-        _, writer = await connect(address)
-    except ConnectionRefusedError:
-        return True
-    writer.close()
-    return False
-
-
-async def test_a_second_signal_ends_it_at_once(with_token: Any) -> None:
-    async with slow_scrape(**with_token) as (serve, address, _, _):
-        serve.process.send_signal(signal.SIGTERM)
-        await until(lambda: refused(address))
-        began = time.monotonic()
-        assert await serve.stop(signal.SIGINT) == 0
-        assert time.monotonic() - began < ENOUGH
-
-
-# Surroundings.
-
-
-async def test_a_closed_standard_error_is_no_reason_to_stop() -> None:
-    port = free_port()
-    shell = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *EXPORTER]
-    flags = [*SMALL, f"--web.listen-address=127.0.0.1:{port}", "--poll.interval=1s", "demo"]
-    async with started(*flags, command=shell) as demo:
-        await keeps_serving(demo, port)
-
-
-async def test_a_standard_error_that_nobody_reads_is_no_reason_to_stop() -> None:
-    port = free_port()
-    read, write = os.pipe()
-    flags = [*SMALL, f"--web.listen-address=127.0.0.1:{port}", "--poll.interval=1s", "--log.level=debug", "demo"]
-    async with started(*flags, stdout=write, stderr=write) as demo:
-        os.close(read)
-        os.close(write)
-        await keeps_serving(demo, port)
-
-
-async def keeps_serving(demo: Program, port: int) -> None:
-    async def polls() -> float:
-        try:
-            text = (await ask(f"http://127.0.0.1:{port}/metrics")).text
-        except ConnectionRefusedError:
-            return 0.0
-        counted = re.search(r"^thousandeyes_exporter_polls_total\S* (\S+)", text, re.M)
-        return float(counted[1]) if counted else 0.0
-
-    async def polled_twice() -> bool:
-        return await polls() >= 2
-
-    await until(polled_twice, 20)
-    assert await demo.stop() == 0
-
-
-async def test_it_runs_where_nothing_can_be_written_and_nobody_is_at_home() -> None:
-    bare = {"PATH": os.environ["PATH"], "TMPDIR": READ_ONLY}
-    async with started(*SMALL, ANYWHERE, "demo", command=[SCRIPT], cwd=READ_ONLY, env=bare) as demo:
-        await demo.said("event=poll ")
-        assert await demo.stop() == 0
 
 
 # once.
@@ -512,33 +352,58 @@ async def test_once_fails_where_nobody_takes_what_it_writes(with_token: Any) -> 
             assert f"can not write to standard output: {words}" in stderr or words in stderr
 
 
-async def test_once_writes_the_same_bytes_in_every_locale(with_token: Any, tmp_path: Path) -> None:
-    variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
-    file = tmp_path / "out"
-    async with simulated(World(agents=40)) as (_, api):
-        with file.open("wb") as stdout:
-            environment = {"env": {**with_token["env"], **variables}}
-            code, _, _ = await ended(*asking(api), "once", stdout=stdout, **environment)
-    assert code == 0
-    assert 'location="São Paulo, Brazil"' in file.read_bytes().decode()
-
-
 # check.
 
 
-async def test_check_shows_settings_and_what_the_api_answers(with_token: Any) -> None:
+async def test_check_shows_settings_and_what_the_api_answers(with_token: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     async with simulated(World(agents=30, sites=5, account_groups=2)) as (simulator, api):
         arguments = asking(api, "--api.account-groups=all", "--metrics.max-series=5000")
-        code, stdout, _ = await here(*arguments, "check")
+        code, stdout, stderr = await here(*arguments, "check")
         assert not [request for request in simulator.requests if request.status != 200]
-    assert code == 0
-    assert re.search(r"^  api\.token +<secret>  \(THOUSANDEYES_TOKEN\)$", stdout, re.M)
-    assert re.search(rf"^  api\.url +{re.escape(api)}  \(--api\.url\)$", stdout, re.M)
-    assert re.search(r"^  poll\.lookback +15m  \(default\)$", stdout, re.M)
+    assert (code, stderr) == (0, "")
+    assert re.search(r"^  api\.token +<secret> +THOUSANDEYES_TOKEN$", stdout, re.M)
+    assert max(map(len, stdout.splitlines())) <= 80
+    assert re.search(rf"^  api\.url +{re.escape(api)} +--api\.url$", stdout, re.M)
+    assert re.search(r"^  poll\.lookback +15m +default$", stdout, re.M)
     for doc in reference():
         assert f"\n  {doc.name} " in stdout
     for name in ("1001 Example Headquarters", "1002 Example Logistics"):
-        assert re.search(rf"^  {name}: 15 agents, \d+ user sessions, \d+ of them joined", stdout, re.M)
+        section = stdout.partition(f"\nAccount group {name}\n")[2].partition("\n\n")[0]
+        assert re.search(r"^  agents +15$", section, re.M)
+        assert re.search(r"^  user sessions +\d+, \d\d % with a network session$", section, re.M)
+
+
+async def test_check_tells_machines_the_same_in_one_object_and_nothing_else(with_token: Any) -> None:
+    async with simulated(World(agents=20, sites=4)) as (_, api):
+        code, stdout, stderr = await here(*asking(api), "check", "--output", "json")
+    assert (code, stderr, stdout.count("\n")) == (0, "", 1)
+    report = json.loads(stdout)
+    assert report["verdict"] == "warnings"  # the simulator's clock stands still
+    assert [group["agents"] for group in report["account_groups"]] == [20]
+
+
+async def test_check_knows_no_other_output(with_token: Any) -> None:
+    code, stdout, stderr = await here(*asking("http://localhost:1"), "check", "--output=xml")
+    assert (code, stdout) == (2, "")
+    assert "--output: must be json" in stderr
+
+
+async def test_check_finds_what_would_keep_the_exporter_from_starting(with_token: Any, tmp_path: Path) -> None:
+    config = tmp_path / "web.yml"
+    config.write_text("tls_server_config: {cert_file: missing.pem, key_file: missing.pem}\n")
+    async with simulated() as (simulator, api):
+        arguments = asking(api, f"--web.config-file={config}")
+        code, stdout, stderr = await here(*arguments, "check")
+        assert not simulator.requests
+        assert (code, stdout) == (2, "")
+        assert (code, stderr) == (await ended(*arguments, **with_token))[::2]
+
+
+async def test_check_says_more_where_it_is_asked_to(with_token: Any) -> None:
+    async with simulated(World(agents=20, sites=4)) as (_, api):
+        _, _, stderr = await here(*asking(api, "--log.level=debug"), "check")
+    assert "event=poll " in stderr
 
 
 async def test_check_listens_nowhere(with_token: Any, taken: int) -> None:
@@ -551,9 +416,9 @@ async def test_check_listens_nowhere(with_token: Any, taken: int) -> None:
 async def test_check_fails_where_the_api_does(with_token: Any, fault: str) -> None:
     async with simulated(World(agents=20, account_groups=2), faults=[fault]) as (_, api):
         code, stdout, stderr = await here(*asking(api, "--api.account-groups=all"), "check")
-    assert code == 1
-    assert "api.version" in stdout
-    assert "level=error" in stderr
+    assert (code, stderr) == (1, "")
+    assert "\n  error    " in stdout
+    assert stdout.splitlines()[-1].strip().startswith("failed: ")
 
 
 async def test_check_of_wrong_settings_is_exit_code_2() -> None:

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import bcrypt
 import pytest
-from aiohttp import web
 from pki import Authority, Identity
 from servers import Reply, finished, logging_as, read_reply, until
 
 from exporter import guard as room
+from exporter import server as connections
 from exporter.clock import Clock
 from exporter.errors import SettingsError
-from exporter.guard import AT_ONCE, HANDSHAKE, Guard
+from exporter.guard import AT_ONCE, Guard
+from exporter.server import Answer, Request, Server
+from exporter.server import said as spoken
 
 PASSWORD = "canary-5vTz0"
 HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
@@ -85,29 +87,20 @@ GOOD = basic("alice", PASSWORD)
 
 
 @asynccontextmanager
-async def guarded(folder: Path, text: str, handshake: float = HANDSHAKE) -> AsyncIterator[Door]:
+async def guarded(folder: Path, text: str) -> AsyncIterator[Door]:
     (folder / "web.yml").write_text(text)
     door = Door(folder)
 
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(request: Request) -> Answer:
         refused = await door.guard.authorize(request)
-        response = refused if refused is not None else web.Response(text="metrics\n")
-        response.headers.update(door.guard.headers)
-        return response
+        return refused if refused is not None else spoken(200, "metrics\n")
 
-    runner = web.ServerRunner(web.Server(answer, access_log=None), shutdown_timeout=0.1)
-    await runner.setup()
-    assert runner.server
-    tls = door.guard.tls
-    server = await asyncio.get_running_loop().create_server(
-        runner.server, "127.0.0.1", 0, ssl=tls, ssl_handshake_timeout=handshake if tls else None
-    )
-    door.port = server.sockets[0].getsockname()[1]
+    listening = Server(answer, lambda: door.guard.headers)
+    _, door.port = await listening.listen("127.0.0.1", 0, door.guard.tls)
     try:
         yield door
     finally:
-        server.close()
-        await runner.cleanup()
+        await listening.close(0.1)
         door.guard.close()
 
 
@@ -158,6 +151,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         pytest.param((GOOD.replace(" ", " " * 2000),), id="X05-spaces"),
     ],
 )
+@pytest.mark.fault("X01", "X05", "C11")
 async def test_who_does_not_prove_to_be_a_user_gets_401_and_learns_nothing(
     tmp_path: Path, authorization: tuple[str, ...]
 ) -> None:
@@ -220,6 +214,7 @@ async def test_what_is_remembered_is_no_password_and_no_more_than_enough(
         assert [len(key) for key in remembered] == [32]
 
 
+@pytest.mark.fault("X04")
 async def test_200_wrong_logins_at_once_cost_few_hashes_and_a_good_scraper_nothing(
     tmp_path: Path, hashed: list[bytes]
 ) -> None:
@@ -257,7 +252,7 @@ async def test_guesses_are_slowed_down_for_each_address_and_for_all(
         door.now += 1.0
         assert [await wrong() for _ in range(2)] == [401, 429]
         # From ever new addresses there are five a second.
-        monkeypatch.setattr(web.BaseRequest, "remote", property(lambda _: f"192.0.2.{next(addresses)}"))
+        monkeypatch.setattr(Request, "remote", property(lambda _: f"192.0.2.{next(addresses)}"))
         door.now += 1.0
         assert [await wrong() for _ in range(AT_ONCE + 1)] == [401] * AT_ONCE + [429]
         # Right ones give back what they took.
@@ -356,6 +351,7 @@ async def s_client(door: Door, *options: str) -> tuple[int, str]:
         pytest.param("-groups P-384", True, id="curve"),
     ],
 )
+@pytest.mark.fault("X06")
 async def test_only_what_is_safe_is_spoken(folder: Path, options: str, spoken: bool) -> None:
     async with guarded(folder, PAIR) as door:
         code, said = await s_client(door, *options.split())
@@ -363,6 +359,7 @@ async def test_only_what_is_safe_is_spoken(folder: Path, options: str, spoken: b
         assert "written 0 bytes" not in said  # it is not the client that does not want to
 
 
+@pytest.mark.fault("X06")
 async def test_nothing_is_negotiated_twice(folder: Path) -> None:
     """X06."""
     async with guarded(folder, PAIR) as door:
@@ -384,13 +381,15 @@ async def test_versions_suites_and_curve_can_be_narrowed(folder: Path) -> None:
         assert (await s_client(door, "-tls1_3"))[0] == 0
 
 
+@pytest.mark.fault("X09")
 async def test_a_scraper_without_tls_and_one_that_says_nothing_are_gone_soon(
-    folder: Path, authority: Authority
+    folder: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """X09."""
-    assert HANDSHAKE <= 10
-    with logging_as() as said:
-        async with guarded(folder, PAIR, handshake=0.3) as door:
+    assert connections.HANDSHAKE <= 10
+    monkeypatch.setattr(connections, "HANDSHAKE", 0.3)
+    with logging_as() as lines:
+        async with guarded(folder, PAIR) as door:
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await asyncio.wait_for(door.get(), 5.0)
             silent = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(50)]
@@ -401,13 +400,14 @@ async def test_a_scraper_without_tls_and_one_that_says_nothing_are_gone_soon(
             assert {end if isinstance(end, bytes) else type(end) for end in ends} <= {b"", ConnectionResetError}
             for _, writer in silent:
                 writer.close()
-    assert said() == []
+    assert lines() == []
 
 
 SANS = "DNS:prometheus.example,IP:::1,email:prometheus@example.org,URI:spiffe://example/prometheus"
 ALLOWED = f"{MUTUAL}  client_allowed_sans: [a.example, prometheus.example]\n"
 
 
+@pytest.mark.fault("X07")
 async def test_only_certificates_of_the_authority_are_let_in(
     folder: Path, authority: Authority, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -449,6 +449,7 @@ async def test_only_certificates_of_the_authority_are_let_in(
         pytest.param("", "prometheus.example, good", 403, id="X07-no-names"),
     ],
 )
+@pytest.mark.fault("X07")
 async def test_a_list_of_names_lets_in_who_has_one_of_them(
     folder: Path, authority: Authority, sans: str, allowed: str, status: int
 ) -> None:
@@ -484,6 +485,7 @@ async def presented(door: Door, tls: ssl.SSLContext) -> int:
         return int(writer.get_extra_info("peercert")["serialNumber"], 16)
 
 
+@pytest.mark.fault("X08")
 async def test_a_new_certificate_is_shown_without_a_failed_scrape(folder: Path, authority: Authority) -> None:
     """X08."""
     tls = client(authority)
@@ -550,6 +552,7 @@ async def test_users_come_and_go_with_the_file(tmp_path: Path) -> None:
         assert door.readings == [True, True]
 
 
+@pytest.mark.fault("C10", "C09")
 async def test_a_broken_change_keeps_what_was_and_is_told_once(folder: Path, authority: Authority) -> None:
     """C10, and C09 while it runs."""
     tls = client(authority)

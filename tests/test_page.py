@@ -33,6 +33,7 @@ def test_it_says_since_how_many_polls_it_fails_and_of_what():
     assert "The last poll failed: x." in with_group(polls=[failed], failure="x", age=None)
     assert "No data yet." in with_group(polls=[failed], failure="x", age=None)
     assert "Data of 2 hours ago" in with_group(age=7300.0)
+    assert "Data of 1 second ago" in with_group(age=1.9)
 
 
 def test_it_says_why_there_may_be_nothing():
@@ -41,6 +42,9 @@ def test_it_says_why_there_may_be_nothing():
     assert "there was no session in the last 15m." in empty
     assert "monitored domain" in empty
     assert "The API has not told yet" in render(replace(VIEW, groups=[]))
+    assert "could not be listed: the API refused the token." in render(
+        replace(VIEW, groups=[], failure="the API refused the token")
+    )
     assert "The token&#x27;s own account group" in with_group(aid="", name="")
 
 
@@ -49,7 +53,9 @@ def test_it_draws_the_last_sixty_polls_and_marks_those_that_failed():
     page = with_group(polls=polls)
     assert page.count("<rect") == 60
     assert page.count('class="no"') == sum(n % 7 == 0 for n in range(40, 100))
-    assert "Last poll 99.00 s, longest of the last 60 99.00 s, 9 failed" in page
+    assert "The last poll took 99.00 s; of the last 60, the longest took 99.00 s and 9 failed." in page
+    assert "of the last 3, the longest took 0.20 s and none failed." in render(VIEW)
+    assert "The last poll took 2.00 s." in with_group(polls=[PollView(2.0, None)])
 
 
 def test_it_shows_the_limits_and_what_was_folded():
@@ -63,8 +69,8 @@ def test_it_shows_the_limits_and_what_was_folded():
 def test_sites_are_listed_with_what_was_measured():
     sites = [SiteView("mail.example.com", 3, 0.25, 0.1, 0.5), SiteView("", 1, math.nan, math.nan, math.nan)]
     page = render(replace(VIEW, sites=sites))
-    assert "<td>mail.example.com</td><td>3</td><td>250 ms</td><td>10 %</td><td>0.50</td>" in page
-    assert "<td><em>unknown</em></td><td>1</td><td>none</td><td>none</td><td>none</td>" in page
+    assert "<th scope=row>mail.example.com</th><td>3</td><td>250 ms</td><td>10 %</td><td>0.50</td>" in page
+    assert "<th scope=row><em>unknown</em></th><td>1</td><td>none</td><td>none</td><td>none</td>" in page
 
 
 def test_the_worst_sites_are_those_that_are_worst_in_anything():

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import ROUND, Pair, network, pair, user
 
-from exporter.aggregate import aggregate
+from exporter.aggregate import Rows, aggregate
 from exporter.exposition import NOTHING, Format, plain
 from exporter.metrics import OTHER, select
 from exporter.model import Agent, Key
 from exporter.poller import Result
-from exporter.publisher import Publication, Publisher, cap
+from exporter.publisher import Publication, Publisher, Publishing, cap
 
 THREE = select(["latency_seconds", "sessions", "round_timestamp_seconds"])
 """Families of which every complete session has a sample: so a key has three series."""
@@ -42,6 +42,14 @@ def own(results: Iterable[Result]) -> frozenset[tuple[str, Key]]:
     return frozenset((aid, key) for aid, key in keys(results) if key.agent != OTHER)
 
 
+def publication(keys: Iterable[tuple[str, Key]]) -> Publication:
+    return Publication(rows=tuple((aid, Rows([key], {})) for aid, key in keys))
+
+
+def published(results: Iterable[Result]) -> Publication:
+    return publication(keys(results))
+
+
 def agents(results: Iterable[Result]) -> str:
     return "".join(sorted(key.agent for _, key in keys(results)))
 
@@ -51,26 +59,26 @@ def agents(results: Iterable[Result]) -> str:
 
 def test_what_is_within_the_limit_is_left_as_it_is():
     results = [result(visits(*"ab"))]
-    assert cap(results, 6, frozenset(), THREE) == (results, 0)
+    assert cap(results, 6, Publication(), THREE) == (results, 0)
 
 
 def test_new_keys_above_the_limit_are_folded_in_the_order_of_their_labels():
-    capped, dropped = cap([result(visits(*"dcba"))], 9, frozenset(), THREE)
+    capped, dropped = cap([result(visits(*"dcba"))], 9, Publication(), THREE)
     assert agents(capped) == OTHER + "ab"
     assert dropped == 6
 
 
 def test_live_keys_stay_whatever_their_labels_are():
     before = [result(visits(*"cd"))]
-    capped, dropped = cap([result(visits(*"abcd"))], 9, own(before), THREE)
+    capped, dropped = cap([result(visits(*"abcd"))], 9, published(before), THREE)
     assert agents(capped) == OTHER + "cd"
     assert dropped == 6
 
 
 def test_live_keys_up_to_the_limit_leave_no_room_and_newcomers_are_left_out():
     before = [result(visits(*"bcd"))]
-    assert cap(before, 9, frozenset(), THREE)[1] == 0
-    capped, dropped = cap([result(visits(*"abcd"))], 9, own(before), THREE)
+    assert cap(before, 9, Publication(), THREE)[1] == 0
+    capped, dropped = cap([result(visits(*"abcd"))], 9, published(before), THREE)
     assert agents(capped) == "bcd"
     assert dropped == 3
 
@@ -78,35 +86,35 @@ def test_live_keys_up_to_the_limit_leave_no_room_and_newcomers_are_left_out():
 def test_a_protocol_for_which_there_is_no_room_is_left_out_and_the_others_are_folded():
     live = visits(*"xyz")
     newcomers = [*visits("a", protocol="http"), *visits("b", protocol="quic")]
-    capped, dropped = cap([result([*newcomers, *live])], 12, own([result(live)]), THREE)
+    capped, dropped = cap([result([*newcomers, *live])], 12, published([result(live)]), THREE)
     assert keys(capped) == {*own([result(live)]), ("1", Key(OTHER, OTHER, "http"))}
     assert dropped == 6
 
 
 def test_live_keys_that_grow_beyond_the_limit_are_folded_too():
     grown = result(visits(*"abcd"))
-    capped, dropped = cap([grown], 11, own([grown]), THREE)
+    capped, dropped = cap([grown], 11, published([grown]), THREE)
     assert agents(capped) == OTHER + "ab"
     assert dropped == 6
 
 
 def test_where_there_is_no_room_for_anything_nothing_is_left():
-    capped, dropped = cap([result(visits(*"ab"))], 2, frozenset(), THREE)
+    capped, dropped = cap([result(visits(*"ab"))], 2, Publication(), THREE)
     assert keys(capped) == set()
     assert dropped == 6
 
 
 def test_folding_is_undone_when_there_is_room():
     everyone = result(visits(*"abcd"))
-    capped, _ = cap([everyone], 9, frozenset(), THREE)
-    assert cap([everyone], 12, own(capped), THREE) == ([everyone], 0)
-    some, dropped = cap([result(visits(*"bcd"))], 9, own(capped), THREE)
+    capped, _ = cap([everyone], 9, Publication(), THREE)
+    assert cap([everyone], 12, published(capped), THREE) == ([everyone], 0)
+    some, dropped = cap([result(visits(*"bcd"))], 9, published(capped), THREE)
     assert (agents(some), dropped) == ("bcd", 0)
 
 
 def test_an_account_group_that_is_within_the_limit_stays_the_same_object():
     first, second = result(visits("a"), "1"), result(visits(*"bcd"), "2")
-    capped, _ = cap([first, second], 9, frozenset(), THREE)
+    capped, _ = cap([first, second], 9, Publication(), THREE)
     assert capped[0] is first
     assert keys(capped[1:]) == {("2", Key(OTHER, OTHER, "https"))}
 
@@ -117,7 +125,7 @@ def test_a_session_without_its_network_session_is_folded_like_the_others():
         (user("d", "d", start=ROUND + 60), None),
         (user("e", "e", start=ROUND + 60), network("e")),
     ]
-    (after,), dropped = cap([result(pairs)], 9, frozenset(), THREE)
+    (after,), dropped = cap([result(pairs)], 9, Publication(), THREE)
     row = after.rows.keys.index(Key(OTHER, OTHER, "https"))
     assert agents([after]) == OTHER + "ab"
     assert dropped == 3 + 2 + 2
@@ -152,8 +160,8 @@ def results(draw: st.DrawFn) -> list[Result]:
 @given(results(), st.integers(0, 60), st.data())
 def test_the_limit_holds_live_keys_stay_and_nothing_is_counted_wrongly(polled, limit, data):
     everything = sorted(own(polled))
-    published = frozenset(data.draw(st.sets(st.sampled_from(everything)) if everything else st.just(set())))
-    capped, dropped = cap(polled, limit, published, families)
+    live = frozenset(data.draw(st.sets(st.sampled_from(everything)) if everything else st.just(set())))
+    capped, dropped = cap(polled, limit, publication(live), families)
 
     assert series(capped) <= limit
     assert [(each.aid, each.pairs) for each in capped] == [(each.aid, each.pairs) for each in polled]
@@ -165,8 +173,8 @@ def test_the_limit_holds_live_keys_stay_and_nothing_is_counted_wrongly(polled, l
     assert dropped == sum(number for key, number in samples.items() if key not in keys(capped))
     if series(polled) <= limit:
         assert dropped == 0
-    if sum(samples[key] for key in published) <= limit:
-        assert published <= keys(capped)
+    if sum(samples[key] for key in live) <= limit:
+        assert live <= keys(capped)
     for before, after in zip(polled, capped, strict=True):
         folded = [
             (msgspec.structs.replace(one, key=Key(OTHER, OTHER, one.key.protocol)), other)
@@ -182,13 +190,13 @@ def test_the_limit_holds_live_keys_stay_and_nothing_is_counted_wrongly(polled, l
 
 @given(st.lists(st.sets(st.sampled_from("abcdefghij")), max_size=8), st.integers(0, 30))
 def test_no_live_series_is_ever_evicted_by_a_newcomer(polls, limit):
-    published: frozenset[tuple[str, Key]] = frozenset()
+    live: frozenset[tuple[str, Key]] = frozenset()
     for poll in polls:
         polled = [result(visits(*poll))]
-        capped, _ = cap(polled, limit, published, THREE)
-        assert published & own(polled) <= own(capped)
+        capped, _ = cap(polled, limit, publication(live), THREE)
+        assert live & own(polled) <= own(capped)
         assert series(capped) <= limit
-        published = own(capped)
+        live = own(capped)
 
 
 # The publisher
@@ -201,7 +209,7 @@ async def inline(function, *arguments):
 def publisher(
     swapped: list[Publication], *, limit: int = 1000, threaded=inline, names=lambda agent: agent
 ) -> Publisher:
-    return Publisher(THREE, limit, names=names, swapped=swapped.append, threaded=threaded)
+    return Publisher(Publishing(THREE, limit, names), swapped=swapped.append, threaded=threaded)
 
 
 def text(publication: Publication) -> str:
@@ -274,7 +282,7 @@ async def test_results_that_come_together_make_one_snapshot_and_those_that_come_
         await gate.wait()
         return function(*arguments)
 
-    room = Publisher(THREE, 1000, names=lambda agent: agent, swapped=swapped.put_nowait, threaded=slowly)
+    room = Publisher(Publishing(THREE, 1000, lambda agent: agent), swapped=swapped.put_nowait, threaded=slowly)
     async with asyncio.timeout(10):
         running = asyncio.create_task(room.run())
         for aid in "123":

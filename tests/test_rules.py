@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from exporter.metrics import FAMILIES
+from grafana import queries
 from tests.servers import ROOT, finished, tool
 
 FOLDER = ROOT / "deploy/prometheus"
@@ -29,6 +30,25 @@ RULES = [rule for group in yaml.safe_load(FILE.read_text())["groups"] for rule i
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RECORDS = {rule["record"]: rule for rule in RULES if "record" in rule}
 CASES = [case for path in UNIT_TESTS for case in yaml.safe_load(path.read_text())["tests"]]
+
+
+# The same limits as those of the dashboards.
+
+
+@pytest.mark.parametrize(
+    ("alert", "limit"),
+    [
+        ("ThousandEyesSiteLossHigh", queries.LOSS_LIMIT),
+        ("ThousandEyesSiteLatencyHigh", queries.LATENCY_LIMIT),
+        ("ThousandEyesSiteJitterHigh", queries.JITTER_LIMIT),
+        ("ThousandEyesAgentCpuHigh", queries.CPU_LIMIT),
+        ("ThousandEyesAgentMemoryHigh", queries.MEMORY_LIMIT),
+        ("ThousandEyesJoinMissesHigh", queries.UNMATCHED_LIMIT),
+    ],
+)
+def test_dashboards_turn_red_where_alerts_fire(alert: str, limit: float) -> None:
+    """Every ratio or number of seconds that an alert compares with is the dashboards'."""
+    assert set(re.findall(r"> (0\.\d+)", ALERTS[alert]["expr"])) == {str(limit)}
 
 
 # Valid.

@@ -1,15 +1,19 @@
 """Which sessions are taken in, and under which site."""
 
+import json
 import re
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from making import ROUND, network, pair, user
+from servers import ROOT, settings_for, simulated
 
+from exporter.app import once
 from exporter.model import Sessions
-from exporter.selection import SLACK, Selection, host
+from exporter.selection import MOST_SEARCHED, SLACK, Selection, host, literals, searched
+from exporter.simulator import World
 
 
 def patterns(*texts: str) -> list[re.Pattern[str]]:
@@ -157,3 +161,105 @@ def test_a_host_has_one_form(site, expected):
 def test_case_port_and_the_dot_at_the_end_make_no_other_site(name, port):
     forms = {name, name.upper(), f"{name}.", f"{name}:{port}", f"{name.lower()}.:{port}"}
     assert {host(form) for form in forms} == {name.lower()}
+
+
+# What the API itself can leave out.
+
+SPECIAL = "ab.|\\\\()[]{}*+?^$-# \n\tdDwWsSbBAZnx1é\u0661\u017f"
+"""Everything that means something in a regular expression, and letters that mean something behind a backslash."""
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=4))
+def test_texts_that_are_escaped_and_listed_are_read_back(texts):
+    pattern = re.compile("|".join(re.escape(text) for text in texts))
+    found = literals(pattern)
+    assert found is None or found == texts
+    if all(text.isalnum() or set(text) <= set("abc.-|") for text in texts):
+        assert found == texts
+
+
+@given(st.text(SPECIAL, max_size=8), st.text(SPECIAL, max_size=4))
+@example("a\\\\|b", "a")
+@example(r"\\d", "1")
+@example("a|", "")
+@example("a\\\n", "a")
+def test_a_list_of_texts_is_exactly_what_the_pattern_matches_whole(written, other):
+    try:
+        pattern = re.compile(written)
+    except (re.error, FutureWarning, OverflowError):  # which no setting may be either
+        return
+    texts = literals(pattern)
+    if texts is None:
+        return
+    for text in (*texts, other, written, *(text[:-1] for text in texts), *(f"{text}a" for text in texts)):
+        assert bool(pattern.fullmatch(text)) == (text in texts)
+
+
+@pytest.mark.parametrize(
+    "written", ["", "a.b", "a*", "(a|b)", "[ab]", "a|", "|a", r"\d", r"\Aa", "^a", "a$", "(?i)a", "a{2}", "a?"]
+)
+def test_what_is_more_than_a_list_is_none(written):
+    assert literals(re.compile(written)) is None
+
+
+def test_letters_of_any_case_are_no_list():
+    assert literals(re.compile("abc", re.IGNORECASE)) is None
+
+
+ANNA, BERT = "3fde6422-f119-40e1-ae32-d08a1243c038", "236e6f18-9637-4a2f-b15f-7aa6a29c9fce"
+
+
+@pytest.mark.parametrize(
+    ("include", "search", "sent"),
+    [
+        ([], {}, {}),
+        ([ANNA], {}, {"agentId": [ANNA]}),
+        ([f"{ANNA}|{BERT}", re.escape(ANNA)], {}, {"agentId": [BERT, ANNA]}),
+        ([ANNA], {"platform": ["mac"]}, {"agentId": [ANNA], "platform": ["mac"]}),
+        ([ANNA], {"agentId": [BERT]}, {"agentId": [BERT]}),
+        ([ANNA, f"{BERT[:-1]}."], {}, {}),
+        ([ANNA.upper()], {}, {}),
+        (["laptop-of-anna"], {"domain": ["a.example"]}, {"domain": ["a.example"]}),
+    ],
+)
+def test_agents_that_are_listed_by_their_ids_are_asked_of_the_api(include, search, sent):
+    assert searched(patterns(*include), search) == sent
+
+
+def test_too_many_agents_are_not_asked_by_their_ids():
+    def ids(count):
+        return patterns(*(f"00000000-0000-0000-0000-{number:012x}" for number in range(count)))
+
+    assert len(searched(ids(MOST_SEARCHED), {})["agentId"]) == MOST_SEARCHED
+    assert searched(ids(MOST_SEARCHED + 1), {}) == {}
+
+
+@pytest.mark.parametrize("version", ["v6", "v7"])
+async def test_what_the_api_leaves_out_is_what_would_be_left_out_here_in_fewer_pages(version):
+    world = World(agents=30, sites=6)
+    ids = [agent.id for agent in world.people[3:6]]
+    texts, pages = [], []
+    for pattern in ("|".join(ids), f"({'|'.join(ids)})"):
+        async with simulated(world, page_size=10) as (simulator, api):
+            settings = settings_for(api, api__version=version, filter__include_agents=json.dumps([pattern]))
+            text, failed = await once(settings)
+            assert not failed
+            texts.append([line for line in text.splitlines() if line.startswith("thousandeyes_endpoint_")])
+            asked = [request for request in simulator.requests if "user-" in request.path]
+            pages.append(len(asked))
+            assert len({request.body for request in asked}) == 1
+            if pattern[0] != "(":
+                assert_asked(version, asked[0], sorted(ids))
+    assert texts[0] == texts[1]
+    assert any('site="' in line for line in texts[0])
+    assert pages[0] < pages[1] / 2
+
+
+def assert_asked(version, request, ids):
+    """The filter has the form that the version wants, on a request that may have a body."""
+    filters = {"v6": [{"key": "agentId", "values": ids}], "v7": {"agentId": ids}}[version]
+    assert (request.method, json.loads(request.body)) == ("POST", {"searchFilters": filters})
+
+
+def test_the_readme_tells_how_many_agents_are_asked_by_their_ids():
+    assert f"up to {MOST_SEARCHED})" in (ROOT / "README.md").read_text()

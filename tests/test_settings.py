@@ -302,7 +302,8 @@ def test_a_misspelt_variable_names_itself_and_its_nearest_neighbour(name, proble
     assert found.startswith(problem)
 
 
-@pytest.mark.parametrize("name", [*DOCS, "config.file"], ids=lambda name: f"C17-{name}")
+@pytest.mark.parametrize("name", [*DOCS, "config.file"], ids=str)
+@pytest.mark.fault("C17")
 def test_an_empty_value_is_an_error_that_names_it(name, file):
     doc = DOCS.get(name, room.CONFIG_FILE)
     for argv, environ, label in (
@@ -341,6 +342,7 @@ REFUSED_FILES = [
     ("group", "pol: {interval: 1s}\n", '1:7: unknown setting "pol.interval"; did you mean "poll.interval"?'),
     ("top", "interval: 1s\n", '1:1: unknown setting "interval"; did you mean "poll.interval"?'),
     ("list-for-group", "api: [x]\n", '1:1: unknown setting "api"; did you mean "api.url"?'),
+    ("no-space", "api: {token:s3cr3t}", "1:7: this is the name of no setting; is a space missing behind its colon?"),
     ("no-include", "config: {file: x}\n", '1:10: unknown setting "config.file"; did you mean "web.config_file"?'),
     ("complex-key", "? [a]\n: b\n", "1:3: a name is expected"),
     ("duplicate", "api:\n  url: https://a\n  url: https://b\n", "3:3: this name stands twice in its group"),
@@ -366,6 +368,7 @@ REFUSED_FILES = [
 @pytest.mark.parametrize(
     ("content", "found"), [pytest.param(content, found, id=f"C01-{each}") for each, content, found in REFUSED_FILES]
 )
+@pytest.mark.fault("C01")
 def test_a_file_is_refused_with_line_and_column(content, found, file):
     path = file(content)
     began = time.perf_counter()
@@ -373,6 +376,7 @@ def test_a_file_is_refused_with_line_and_column(content, found, file):
     assert time.perf_counter() - began < 10, "a hostile file costs no time"
 
 
+@pytest.mark.fault("C01")
 def test_an_alias_bomb_takes_no_memory(file):
     path = file(BOMB)
     tracemalloc.start()
@@ -382,6 +386,7 @@ def test_an_alias_bomb_takes_no_memory(file):
     assert peak < 5_000_000
 
 
+@pytest.mark.fault("C01")
 def test_c01_a_file_that_can_not_be_read_or_is_too_large_is_refused(file, tmp_path):
     large = file(b"#" * 10_000_000)
     missing = str(tmp_path / "missing.yml")
@@ -435,7 +440,8 @@ def test_a_duration_is_written_as_prometheus_writes_it(text, seconds):
     assert accepted("--poll.interval", text, "--poll.lookback", "1d").poll.interval == seconds
 
 
-@pytest.mark.parametrize("text", NO_DURATIONS, ids=lambda text: f"C03-{text[:9]}")
+@pytest.mark.parametrize("text", NO_DURATIONS, ids=lambda text: text[:9])
+@pytest.mark.fault("C03")
 def test_an_interval_that_is_no_duration_or_out_of_range_is_refused_with_the_range(text):
     (problem,) = problems([*TOKEN, f"--poll.interval={text}"])
     assert problem.startswith("--poll.interval: must be a duration from 1s to 1h, such as 30s, 5m or 1h30m, got ")
@@ -608,6 +614,7 @@ CONFLICTS = [
 @pytest.mark.parametrize(
     ("argv", "problem"), [pytest.param(argv, problem, id=each) for each, argv, problem in CONFLICTS]
 )
+@pytest.mark.fault("C05", "C06", "C16")
 def test_what_can_not_go_together_is_refused_by_name(argv, problem, file):
     secret = file(f"{CANARY}{CANARY}\n", "secret")
     assert problems([each.format(secret=secret) for each in argv]) == [problem]
@@ -648,7 +655,8 @@ NOT_BARE = [
 ]
 
 
-@pytest.mark.parametrize("secret", NOT_BARE, ids=lambda secret: f"C06-{secret[:20]!r}")
+@pytest.mark.parametrize("secret", NOT_BARE, ids=lambda secret: repr(secret[:20]))
+@pytest.mark.fault("C06")
 def test_a_token_that_is_not_bare_is_refused_and_never_repeated(secret, file):
     path = file(secret, "token")
     assert problems([f"--api.token={secret}"]) == [f"--api.token: {SECRET}"]
@@ -656,6 +664,7 @@ def test_a_token_that_is_not_bare_is_refused_and_never_repeated(secret, file):
     assert problems([f"--api.token-file={path}"]) == [f"--api.token-file: {SECRET}"]
 
 
+@pytest.mark.fault("C06")
 def test_c06_an_empty_token_file_is_refused(file):
     assert problems([f"--api.token-file={file('', 'token')}"]) == [f"--api.token-file: {SECRET}"]
 
@@ -686,11 +695,13 @@ def test_reading_a_secret_that_is_not_set_is_an_error():
         read_token(Settings())
 
 
+@pytest.mark.fault("C07")
 def test_c07_a_token_file_that_is_missing_or_a_directory_is_refused_without_its_name(tmp_path):
     assert problems([f"--api.token-file={CANARY}"]) == ["--api.token-file: can not be read: No such file or directory"]
     assert problems([f"--api.token-file={tmp_path}"]) == ["--api.token-file: can not be read: Is a directory"]
 
 
+@pytest.mark.fault("C07")
 def test_c07_a_secret_that_others_can_see_is_warned_of(file):
     token, key = file("x", "token", mode=0o644), file("x" * 16, "key", mode=0o640)
     argv = ["--metrics.agent-names=hashed", "--metrics.agent-names-key-file", key]

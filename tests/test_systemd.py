@@ -69,6 +69,7 @@ async def test_systemd_notices_a_misspelt_key(tmp_path: Path) -> None:
     assert "NoMorePrivileges" in said
 
 
+@pytest.mark.fault("X27")
 async def test_the_service_is_exposed_as_little_as_may_be(installed: Path) -> None:
     """At most 1.5 of 10, as systemd counts."""
     code, said = await analyze("security", "--offline=true", "--threshold=15", str(installed))
@@ -101,6 +102,7 @@ async def allowed(service: dict[str, list[str]]) -> dict[str, list[str]]:
     return {"calls": sorted(given - refused), "families": service["RestrictAddressFamilies"][0].split()}
 
 
+@pytest.mark.fault("X27")
 async def test_the_exporter_works_with_what_the_unit_leaves_it(service: dict[str, list[str]], tmp_path: Path) -> None:
     """Its command line, its settings, its system calls; and SIGTERM ends it in time, with exit code 0."""
     (tmp_path / "token").write_text(f"{TOKEN}\n")

@@ -154,7 +154,7 @@ def test_the_settings_and_the_versions_are_shown(telemetry: Telemetry) -> None:
     assert value(telemetry, "series_limit") == 5000.0
     assert value(telemetry, "build_info", version=__version__, python=platform.python_version()) == 1.0
     assert value(telemetry, "config_last_reload_successful") == 1.0
-    telemetry.reloaded(successful=False)
+    telemetry.reloaded("web", successful=False)
     assert value(telemetry, "config_last_reload_successful") == 0.0
 
 

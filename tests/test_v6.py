@@ -11,7 +11,6 @@ from wires import measured, page, payload, record, shape
 from exporter.aggregate import aggregate
 from exporter.api import v6
 from exporter.api.wire import decode
-from exporter.errors import PollError
 from exporter.model import AccountGroup, Agent, Key, Sessions
 from exporter.selection import Selection
 
@@ -67,14 +66,6 @@ def test_what_the_documentation_says_of_each_session_is_kept() -> None:
     networks = decode(payload("v6/network-sessions.json"), v6.NETWORKS)
     assert [network.id for network in networks.records] == [user.id for user in users.records]
     assert measured(networks.records[0])["systemMetrics.startTimeMs"] == 1581508857.327
-
-
-@pytest.mark.parametrize("name", PRINTED)
-def test_the_bodies_as_they_are_printed_are_no_json(name: str) -> None:
-    listing = v6.USERS if name == "user-sessions" else v6.NETWORKS
-    with pytest.raises(PollError) as caught:
-        decode(payload(f"v6/{name}.printed.txt"), listing)
-    assert caught.value.reason == "json"
 
 
 @pytest.mark.parametrize("name", PRINTED)

@@ -313,6 +313,7 @@ CA = "  client_ca_file: ca.crt\n"
         ),
     ],
 )
+@pytest.mark.fault("C01", "C09", "C11", "C12")
 def test_a_wrong_file_is_refused_with_every_place_and_reason(folder: Path, text: str, wanted: list[str]) -> None:
     found = problems(folder, text)
     assert len(found) == len(wanted), found
@@ -384,6 +385,7 @@ def issued(**how: str) -> Callable[[Authority, Path], None]:
         pytest.param(issued(key="odd"), "cert_file: is of no use here: no shared cipher", id="C09-odd-curve"),
     ],
 )
+@pytest.mark.fault("C09")
 def test_a_certificate_or_key_of_no_use_is_refused(
     authority: Authority, folder: Path, change: Callable[[Authority, Path], None], wanted: str
 ) -> None:

@@ -14,6 +14,7 @@ prometheus prometheus
 promtool prometheus
 prometheus-alertmanager prometheus-alertmanager
 amtool prometheus-alertmanager
+prometheus-node-exporter prometheus-node-exporter
 wrk wrk
 systemd-analyze systemd
 END

@@ -41,7 +41,7 @@ class Budget:
 
     def __init__(self, per_minute: int, clock: Clock, api_clock: ApiClock) -> None:
         self.rate_limit = RateLimit()
-        self._per_minute = per_minute
+        self.per_minute = per_minute
         self._clock = clock
         self._api_clock = api_clock
         self._sent: deque[float] = deque(maxlen=per_minute)
@@ -49,6 +49,11 @@ class Budget:
         self._blocked_until = -math.inf
         self._probing = False
         self._next_probe = -math.inf
+
+    def adopt(self, per_minute: int) -> None:
+        """Send another number of requests in a minute; what was sent counts."""
+        self.per_minute = per_minute
+        self._sent = deque(self._sent, maxlen=per_minute)
 
     async def take(self) -> None:
         """Wait until one more request may be sent."""
@@ -93,7 +98,7 @@ class Budget:
 
     def _wait(self) -> float:
         now = self._clock.monotonic()
-        full = len(self._sent) == self._per_minute
+        full = len(self._sent) == self.per_minute
         return max(self._blocked_until, self._next_probe, self._sent[0] + WINDOW if full else -math.inf) - now
 
     def _until(self, reset: float | None) -> float:

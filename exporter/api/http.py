@@ -28,11 +28,14 @@ MAX_BODY = 64 * 1024 * 1024
 """Bytes of one page, as it comes and after decompression; a page of 1,000 sessions has about 0.7 MB."""
 CONNECT = 10.0
 """Seconds to resolve, connect and shake hands."""
+LONG = 2 * CONNECT
+"""Seconds of an attempt after which the next one is left to the next poll, which then comes when it should."""
 ATTEMPTS = 3
 HEALING: frozenset[Reason] = frozenset({"dns", "connect", "timeout", "reset", "server_error"})
 """Reasons that a second attempt may heal."""
-AUTH_PAUSE = 60.0
-"""Seconds for which a refused token is not tried again: 120 refusals an hour block the address (API documentation)."""
+AUTH_PAUSE = 50.0
+"""Seconds for which a refused token is not tried again: 120 refusals an hour block the address (API documentation).
+Less than the default interval, so that every poll tries once."""
 
 _STATUS: dict[int, Reason] = {
     401: "auth", 403: "forbidden", 404: "not_found", 407: "proxy", 429: "rate_limited", 503: "maintenance",
@@ -137,7 +140,7 @@ class Http:
             url: origin of the API, without a version.
             credentials: called for every request, so that a token that was changed on disk is used at once.
             observer: is told of every request.
-            timeout: seconds without a byte after which a request is given up; twice that for all of a reply.
+            timeout: seconds without a byte after which a request is given up; half as much again for all of a reply.
             requests_per_minute: our share of the organization's limit.
             tls: how the API's certificate is checked; the system's authorities by default.
             proxy: address of a proxy, with credentials or without.
@@ -156,7 +159,9 @@ class Http:
         self._trial = asyncio.Lock()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls or True, limit=16, keepalive_timeout=75),
-            timeout=aiohttp.ClientTimeout(total=2 * timeout, connect=CONNECT, sock_connect=CONNECT, sock_read=timeout),
+            timeout=aiohttp.ClientTimeout(
+                total=1.5 * timeout, connect=CONNECT, sock_connect=CONNECT, sock_read=timeout
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -166,6 +171,11 @@ class Http:
                 "Accept-Encoding": "gzip",
             },
         )
+
+    def succeed(self, before: "Http") -> None:
+        """Go on in place of another client: with its clock, and with what it sent of our share."""
+        before.budget.adopt(self.budget.per_minute)
+        self.api_clock, self.budget, self._retries = before.api_clock, before.budget, before._retries
 
     async def close(self) -> None:
         """Close all connections."""
@@ -183,11 +193,13 @@ class Http:
             attempt += 1
             with deadline.standing_still():
                 await self.budget.take()
+            began = self.clock.monotonic()
             try:
                 return await self._once(request)
             except PollError as error:
                 wait = self._wait(error, attempt)
-                if wait is None or wait >= deadline.remaining() or not self._retries.spend():
+                took = self.clock.monotonic() - began  # as long as the next attempt may take
+                if wait is None or took > LONG or wait + took >= deadline.remaining() or not self._retries.spend():
                     raise
                 self._observer.retry(error.reason)
                 await self.clock.sleep(wait)
@@ -206,7 +218,7 @@ class Http:
             async with self._trial:  # one tries again, the others wait for what becomes of it
                 if self._is_suspect(credentials):
                     if self.clock.monotonic() < self._refused_until:
-                        raise PollError("auth", f"{_ADVICE['auth']} (not tried again within a minute)")
+                        raise PollError("auth", f"{_ADVICE['auth']} (not tried again within {AUTH_PAUSE:.0f} s)")
                     return await self._exchange(request, credentials)
         return await self._exchange(request, credentials)
 
@@ -274,7 +286,7 @@ async def _read(response: aiohttp.ClientResponse) -> Body:
     """Read a body under the cap."""
     if "json" not in response.content_type:
         raise PollError(
-            "content_type", f"expected JSON, got {response.content_type[:60]!r}: is there a portal or proxy between?"
+            "content_type", f"expected JSON, got {_kind(response.content_type)}: is there a portal or proxy between?"
         )
     if (response.content_length or 0) > MAX_BODY:
         raise PollError("too_large", f"the API announced a page of more than {MAX_BODY} bytes")
@@ -285,6 +297,12 @@ async def _read(response: aiohttp.ClientResponse) -> Body:
             raise PollError("too_large", f"the API sent a page of more than {MAX_BODY} bytes")
         chunks.append(chunk)
     return Body(b"".join(chunks), response.headers.get("Content-Encoding", "").strip().lower())
+
+
+def _kind(content_type: str) -> str:
+    """Return a type as it is where it is a common one: what else stands there may be a secret said back."""
+    common = ("text/html", "text/plain", "text/xml", "application/xml", "application/octet-stream")
+    return content_type if content_type in common else "something else"
 
 
 def _reason(error: Exception, *, proxied: bool) -> tuple[Reason, str]:

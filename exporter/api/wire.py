@@ -224,12 +224,13 @@ def _record(result: object, shape: Shape[R], rejected: Counter[Rejection]) -> ob
             checked: object = msgspec.convert(result, shape.record)
             return checked
         except (msgspec.ValidationError, UnicodeEncodeError) as error:
-            half = isinstance(error, UnicodeEncodeError)  # half a character, in one of the times: nobody says which
-            unread = [name for name in shape.times if half or f"`$.{name}`" in str(error)]
+            half = isinstance(error, UnicodeEncodeError)  # half a character, in a time or in a name: nobody says which
+            fields = result if isinstance(result, dict) else {}
+            unread = [name for name in shape.times if name in fields and (half or f"`$.{name}`" in str(error))]
             rejected["bad_time" if unread else _reason(str(error), shape)] += 1
-            if not unread or not isinstance(result, dict):
+            if not unread:
                 return None
-            result = {key: value for key, value in result.items() if key not in unread}
+            result = {key: value for key, value in fields.items() if key not in unread}
 
 
 def _any_non_finite(record: object) -> bool:
