@@ -1,6 +1,7 @@
 """Sessions to rows: for every key the newest round that it has, and that round's sessions as one number a family.
 
-Pure: neither clock nor I/O. How rows are written stands in `exporter.exposition`.
+Pure: neither clock nor I/O. How rows are written stands in `exporter.exposition`. What goes over all sessions is
+written with generators, between whose steps other threads run, where a call on a list would keep them waiting.
 """
 
 from collections import Counter
@@ -102,9 +103,9 @@ def _all(rows: Sequence[Rows], family: str) -> Floats:
 def _rank(keys: list[Key]) -> tuple[Ints, list[Key]]:
     """Return for every key its place among the sorted unique keys, and those."""
     parts = [key.agent for key in keys], [key.site for key in keys], [key.protocol for key in keys]
-    ranks = [{name: rank for rank, name in enumerate(sorted(set(part)))} for part in parts]
+    ranks = [{name: rank for rank, name in enumerate(sorted({name for name in part}))} for part in parts]  # noqa: C416
     agents, sites, protocols = (
-        np.fromiter([rank[name] for name in part], np.int64, len(part)) for rank, part in zip(ranks, parts, strict=True)
+        np.fromiter((rank[name] for name in part), np.int64, len(part)) for rank, part in zip(ranks, parts, strict=True)
     )
     joint = (agents * len(ranks[1]) + sites) * len(ranks[2]) + protocols
     _, first, codes = np.unique(joint, return_index=True, return_inverse=True)
@@ -187,11 +188,12 @@ def _columns(
         some = [_UNMEASURED if network is None else network.values for _, network in sessions[start : start + STEP]]
         columns[:, start : start + STEP] = np.frombuffer(b"".join(some)).reshape(len(some), -1).T
     ranks: dict[str, int] = {}
-    agents = np.array([ranks.setdefault(user.key.agent, len(ranks)) for user, _ in sessions])
+    ranked = (ranks.setdefault(user.key.agent, len(ranks)) for user, _ in sessions)
+    agents = np.fromiter(ranked, np.int64, len(sessions))
     repeated = _repeated(columns[_START], columns[_END], groups.codes * len(ranks) + agents)
     columns[np.ix_(_SYSTEM, np.flatnonzero(repeated))] = np.nan
     users = [
-        np.fromiter([user.values[column] for user, _ in sessions], np.float64, len(sessions))
+        np.fromiter((user.values[column] for user, _ in sessions), np.float64, len(sessions))
         for column in range(len(USER_FIELDS))
     ]
     return {

@@ -6,6 +6,7 @@ How a snapshot is written stands in `exporter.exposition`, how it is sent in `ex
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -127,8 +128,9 @@ def _free(retired: list[Result | PublishedRows]) -> None:
     """Free what nobody needs: a hundred thousand sessions take their time, so not on the event loop, nor at once."""
     while retired:
         each = retired.pop()
-        left = list(each.pairs) if isinstance(each, Result) else []
-        del each
+        lists: list[list[Any]] = [rows.keys for _, rows in each] if isinstance(each, tuple) else [each.pairs]
+        left = [item for some in lists for item in some]
+        del each, lists
         while left:
             del left[-STEP:]
 
