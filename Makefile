@@ -28,7 +28,7 @@ run: install ## Run the exporter: make run ARGS="--api.token-file token.txt chec
 	$(BIN)/thousandeyes-exporter $(ARGS)
 
 test: $(VENV)/.installed-dev tools lint ## Run every check and every test
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest --numprocesses=2 --cov --cov-report=term-missing:skip-covered
 	$(BIN)/coverage report --include=$(PURE) --fail-under=100
 
 lint: $(VENV)/.installed-dev ## Check style, types, and which room may know which

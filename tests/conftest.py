@@ -7,10 +7,12 @@ into the table at the end.
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from canary import LOOKED, SEEN, look
+from xdist.scheduler import LoadScopeScheduling
 
 CONTAINERS = ("test_compose", "test_docs_commands", "test_image")
 """Files whose tests share the image that they build."""
@@ -33,17 +35,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize((), [pytest.param(id="-".join(missing))])
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Say which tests share something, and so have to run in one process where several run at once."""
-    name = "containers" if item.path.stem in CONTAINERS else item.path.stem
-    item.add_marker(pytest.mark.xdist_group("faults" if item.path.parent.name == "faults" else name))
+class _Together(LoadScopeScheduling):  # type: ignore[misc]
+    """Which tests share something, and so have to run in one process where several run at once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        return "faults" if file.parent.name == "faults" else "containers" if file.stem in CONTAINERS else str(file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Together:
+    """Run files side by side, and no file in two processes."""
+    return _Together(config, log)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Look at what was captured, and put a row of docs/faults.md into the table."""
     for name, text in report.sections:
         look(name, text, report.nodeid)
-    if row := re.search(r"\[([A-Z]\d\d(?:-[^\]]*)?)\](@\w+)?$", report.nodeid):
+    if row := re.search(r"\[([A-Z]\d\d(?:-[^\]]*)?)\]$", report.nodeid):
         passed, seconds = ROWS.get(row[1], (True, 0.0))
         ROWS[row[1]] = (passed and report.passed, seconds + report.duration)
 

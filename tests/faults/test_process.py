@@ -236,12 +236,17 @@ async def test_bad_settings_change_nothing_and_are_shown(case: str, tmp_path: Pa
         line = await hung_up(p, "settings_not_reloaded")
         assert "level=error" in line
         assert re.search(r"settings\.yaml:\d+:\d+|web\.max_requests", line), line
-        assert await value(p.address, "thousandeyes_exporter_config_last_reload_successful") == 0
+        await until(lambda: _reloaded(p.address, 0))
         polls = await value(p.address, "thousandeyes_exporter_polls_total")
         await until(lambda: _more_polls(p.address, polls))
         file.write("log: {level: debug}\n")
         await hung_up(p, "settings_reloaded")
-        assert await value(p.address, "thousandeyes_exporter_config_last_reload_successful") == 1
+        await until(lambda: _reloaded(p.address, 1))
+
+
+async def _reloaded(address: str, successful: float) -> bool:
+    # The exporter's own metrics are rendered once a second.
+    return await value(address, "thousandeyes_exporter_config_last_reload_successful") == successful
 
 
 async def _more_polls(address: str, than: float) -> bool:
