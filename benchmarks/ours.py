@@ -12,6 +12,7 @@ from exporter.api import v7
 from exporter.api.wire import decode
 from exporter.exposition import Format, Group, Part, Snapshot, gzip, render
 from exporter.model import Sessions
+from exporter.publisher import give_back
 from exporter.selection import Selection
 from exporter.store import Store
 
@@ -35,7 +36,9 @@ class Company:
         taken = self._selection.take(sessions, now)
         self._store.upsert(taken.users, taken.networks)
         self._store.forget(now - LOOKBACK)
-        return render([Group(AID, aggregate(self._store.joined()))])
+        snapshot = render([Group(AID, aggregate(self._store.joined()))])
+        give_back()
+        return snapshot
 
 
 def poll(pages: Pages) -> Snapshot:

@@ -4,6 +4,7 @@ How a snapshot is written stands in `exporter.exposition`, how it is sent in `ex
 """
 
 import asyncio
+import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ from exporter.metrics import OTHER, Family
 from exporter.model import Agent, Key
 from exporter.poller import Result
 
+_LIBRARY = ctypes.CDLL(None)
 STEP = 4096
 """Sessions that are freed at once: nothing else runs meanwhile."""
 PublishedRows = tuple[tuple[str, Rows], ...]
@@ -121,7 +123,15 @@ class Publisher:
         ]
         complete = frozenset(each.aid for each in results if each.complete)
         rows = tuple((each.aid, each.rows) for each in results)
-        return Publication(render(groups, publishing.families), rows, dropped, complete)
+        snapshot = render(groups, publishing.families)
+        give_back()
+        return Publication(snapshot, rows, dropped, complete)
+
+
+def give_back() -> None:
+    """Give the system what is free: the C library keeps it otherwise, and one large poll would cost memory for ever."""
+    if trim := getattr(_LIBRARY, "malloc_trim", None):  # glibc has it, others need none
+        trim(0)
 
 
 def _free(retired: list[Result | PublishedRows]) -> None:
