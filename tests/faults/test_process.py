@@ -34,6 +34,7 @@ from servers import (
 from exporter import NAME, app
 from exporter.simulator import World
 from faults.conftest import Process, descriptors, process, row, scraped, trial
+from faults.elastic import wall
 
 DEMO = ["--simulator.agents=20", "--simulator.sites=5", "--simulator.listen-address=127.0.0.1:0"]
 READ_ONLY = "/proc"
@@ -311,6 +312,21 @@ async def test_after_standing_still_one_poll_follows_and_not_a_burst() -> None:
         await asyncio.sleep(1.5)
         assert 1 <= p.program.stderr.count("event=poll ") - polls <= 3
         assert 2 <= len(p.simulator.requests) - requests <= 6
+
+
+@row("P19", an_hour=3600.0, a_day=86_400.0)
+async def test_a_machine_that_was_suspended_shows_nothing_old_and_asks_once(case: float) -> None:
+    async with trial() as t:
+        polls = t.of("polls_total")
+        t.loop.now += case
+        await t.until(lambda: t.of("polls_total") > polls, 65.0)
+        await asyncio.sleep(1.0)
+        assert t.of("polls_total") <= polls + 2
+        rounds = (await t.scrape())["thousandeyes_endpoint_round_timestamp_seconds"].values()
+        assert rounds
+        assert min(rounds) >= wall() - t.exporter.settings.poll.lookback - 120
+        assert t.failed == {}
+        assert t.exporter.healthy()
 
 
 @row("P20", ahead=3600.0, behind=-3600.0, nineteen_seventy=-1.79e9)
