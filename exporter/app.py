@@ -347,7 +347,7 @@ async def serve(
 
 
 def _open_more_files() -> None:
-    """Raise the limit of open files to what is allowed, within reason: the usual one is that of 1983."""
+    """Raise the limit of open files to what is allowed, within reason: the usual 1,024 are soon used up by clients."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -357,10 +357,9 @@ def _open_more_files() -> None:
 
 async def _polling(exporter: Exporter, reread: Callable[[], Settings] | None) -> None:
     """Poll for ever; with other settings whenever there are some at SIGHUP."""
-    hung_up = asyncio.Event()
-    if reread:
-        loop = asyncio.get_running_loop()
-        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(hung_up.set))
+    loop, hung_up = asyncio.get_running_loop(), asyncio.Event()
+    if reread:  # it may still come when the loop has ended
+        signal.signal(signal.SIGHUP, lambda *_: loop.is_closed() or loop.call_soon_threadsafe(hung_up.set))
     while True:
         polling = asyncio.create_task(exporter.run())
         try:

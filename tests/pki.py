@@ -1,5 +1,6 @@
 """Certificates made on the spot, with the `openssl` command."""
 
+import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,19 @@ class Authority:
 
     def _openssl(self, *arguments: str) -> None:
         openssl(*arguments, cwd=self.folder)
+
+
+def serves(identity: Identity) -> ssl.SSLContext:
+    """Return what a server shows it with, however weak it is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.load_cert_chain(identity.certificate, identity.key)
+    return context
+
+
+def trusts(authority: Authority) -> ssl.SSLContext:
+    """Return how a client looks at servers that trusts this authority alone."""
+    return ssl.create_default_context(cafile=str(authority.certificate))
 
 
 def openssl(*arguments: str, cwd: Path) -> None:

@@ -275,8 +275,8 @@ async def test_an_address_that_is_not_ours_is_refused_in_words(address: str, wor
         await app.listen(Server(nobody), settings.listen_address, "web.listen_address")
 
 
-async def nobody(_: Request) -> Answer:
-    raise NotImplementedError
+async def nobody(request: Request) -> Answer:
+    raise AssertionError(f"nothing listens, and yet somebody asked for {request.path}")
 
 
 # Signals.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import bcrypt
 import pytest
-from pki import Authority, Identity
+from pki import Authority, Identity, trusts
 from servers import Reply, finished, logging_as, read_reply, until
 
 from exporter import guard as room
@@ -319,7 +319,7 @@ def install(identity: Identity, folder: Path) -> None:
 
 
 def client(authority: Authority, identity: Identity | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(authority.certificate))
+    context = trusts(authority)
     if identity:
         context.load_cert_chain(identity.certificate, identity.key)
     return context

@@ -8,7 +8,6 @@ import gc
 import gzip
 import logging
 import random
-import ssl
 import traceback
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pki import Authority, Identity
+from pki import Authority, serves, trusts
 from raw import Call, Raw, Script, listening, reply, serving
 from virtual import START, Instant, Patient, Virtual
 
@@ -266,17 +265,6 @@ async def test_the_clock_and_the_limit_follow_every_reply() -> None:
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("certificates"), "trusted")
-
-
-def serves(identity: Identity) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    context.load_cert_chain(identity.certificate, identity.key)
-    return context
-
-
-def trusts(authority: Authority) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(authority.certificate))
 
 
 async def test_a_certificate_that_is_trusted(authority: Authority) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pki import Authority
+from pki import Authority, serves, trusts
 from servers import ask, connect, logging_as, raw, read_reply, until
 
 from exporter import server as room
@@ -223,9 +223,7 @@ async def test_a_long_body_is_sent_whole_however_slowly_it_is_read(
     if over_tls:
         authority = Authority(tmp_path, "an authority")
         identity = authority.issue("localhost", sans="DNS:localhost")
-        here, there = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-        here.load_cert_chain(identity.certificate, identity.key)
-        there.load_verify_locations(authority.certificate)
+        here, there = serves(identity), trusts(authority)
     body = [bytes([number]) * 700_001 for number in range(8)]
     monkeypatch.setattr(room, "SLICE", 10_000)
     async with place(here) as p:

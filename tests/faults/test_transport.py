@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pki import Authority, Identity, openssl
+from pki import Authority, Identity, openssl, serves
 from raw import Call, Script, reply
 
 from exporter.api.budget import Retries
@@ -194,13 +194,6 @@ async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("certificates"), "trusted")
-
-
-def serves(identity: Identity) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    context.load_cert_chain(identity.certificate, identity.key)
-    return context
 
 
 def over_tls(authority: Authority) -> dict[str, Any]:
