@@ -226,9 +226,11 @@ def unsafe(source: str) -> Iterator[str]:
 
 
 LOOKS_AWAY = {
+    "publisher.py": {"import {'ctypes'}"},
     "web_config.py": {"CERT_NONE", "check_hostname"},
 }
-"""Where a server asks no client for a certificate, and where its own is tried under no name."""
+"""Memory is given back by a call of the C library that takes a zero; where a server asks no client for a certificate,
+and where its own is tried under no name."""
 
 
 @row("X19")
