@@ -17,7 +17,7 @@ from exporter.api import VERSIONS, Source
 from exporter.api.http import Deadline
 from exporter.app import Exporter
 from exporter.errors import REJECTIONS, PollError, Rejection
-from exporter.exposition import Format, gzip, plain
+from exporter.exposition import Format, plain
 from exporter.model import AccountGroup, Agent, Sessions, UserSession
 from exporter.poller import AGENTS_EVERY, ROUND, Poller
 from exporter.report import ACCESS, AGENTS, DATA, NAMES, PAGES, Failure, Found, Group, Permission, Report
@@ -307,11 +307,11 @@ def _series(exporter: Exporter) -> report.Series:
 def _scrape(exporter: Exporter) -> report.Scrape:
     """Weigh what a scrape would be sent now."""
     exposition = Exposition(lambda: exporter.publisher.publication.snapshot, exporter.telemetry, exporter.clock)
-    parts = exposition.parts(Format.TEXT)
+    scraped = exposition.text(Format.TEXT)
     lines, comments, last = 0, 0, b"\n"
-    for part in parts:
+    for part in scraped.parts:
         for text in plain(part):
             lines += text.count(b"\n")
             comments += (last + text).count(b"\n#")
             last = text[-1:]
-    return report.Scrape(lines - comments, sum(part.size for part in parts), sum(map(len, gzip(parts))))
+    return report.Scrape(lines - comments, sum(part.size for part in scraped.parts), scraped.length)

@@ -11,7 +11,7 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
@@ -50,7 +50,7 @@ class Request:
     method: str
     path: str
     """Without the query, as it was sent: nothing is decoded."""
-    headers: list[tuple[str, str]]
+    headers: list[tuple[bytes, bytes]]
     """Names in lower case."""
     keep_alive: bool
     """Whether the connection may serve another request; who answers can say no."""
@@ -58,7 +58,8 @@ class Request:
 
     def all(self, name: str) -> list[str]:
         """Return the values of a header; its name in lower case."""
-        return [value for each, value in self.headers if each == name]
+        wanted = name.encode()
+        return [value.decode("latin-1") for each, value in self.headers if each == wanted]
 
     @property
     def remote(self) -> str:
@@ -87,7 +88,8 @@ def said(status: int, text: str, content_type: str = "text/plain; charset=utf-8"
     return Answer(status, {"Content-Type": content_type, **named}, len(data), [[data]])
 
 
-Answers = Callable[[Request], Awaitable[Answer]]
+Answers = Callable[[Request], Answer | Awaitable[Answer]]
+"""What answers a request: at once, wherever nothing has to be waited for."""
 
 
 class Server:
@@ -180,11 +182,17 @@ class Server:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: its requests are answered one after another."""
+    """One connection: its requests are answered one after another.
+
+    An answer that is known at once leaves within the call that brought the request: a task, and another round of the
+    event loop for it, would take as long as all the rest.
+    """
 
     def __init__(self, server: Server) -> None:
         self.deadline = asyncio.get_running_loop().time() + IDLE
         """By when, on the clock of the loop, there has to be a request, or an answer has to be taken."""
+        self.busy = False
+        """Whether a request is being answered."""
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._parser = HttpRequestParser(self)
@@ -194,17 +202,20 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request | Answer] = deque()
         self._heard = True
         """Whether what comes next is of interest."""
-        self._paused = False
-        self._task: asyncio.Task[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
+        self._stopped = False
+        """Whether nothing is read for now."""
+        self._full = False
+        """Whether the network takes no more for now."""
+        self._coming: asyncio.Task[Answer] | None = None
+        """The answer that has to be waited for."""
+        self._answer: Answer | None = None
+        """The answer that is being sent."""
+        self._body: Iterator[Sequence[bytes]] = iter(())
+        self._left: list[memoryview] = []
+        self._keep_alive = True
         self._transport: asyncio.Transport
         self._file: int | None = None
         """Descriptor to write to without detours; None over TLS."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is being answered."""
-        return self._task is not None
 
     def abort(self) -> None:
         """Close the connection, whatever it is doing."""
@@ -222,24 +233,24 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake who still writes: nobody reads it."""
+        """Forget what was still to be sent: nobody reads it."""
         self._server.closed(self)
-        self.resume_writing()
+        self._waiting.clear()
+        self._sent()
 
     def pause_writing(self) -> None:
         """Note that the network takes no more."""
-        self._drained = self._loop.create_future()
+        self._full = True
 
     def resume_writing(self) -> None:
         """Go on where the network takes more."""
-        if self._drained and not self._drained.done():
-            self._drained.set_result(None)
-        self._drained = None
+        self._full = False
+        self._loop.call_soon(self._flow)  # not now: the transport is in the middle of its own business
 
     def data_received(self, data: bytes) -> None:
         """Take in a piece of a request, or several requests."""
         if not self._heard:
-            self._pause()
+            self._stop()
             return
         self._head += len(data)
         try:
@@ -252,25 +263,20 @@ class Connection(asyncio.Protocol):
             self._refuse(_NO_HTTP)
         if self._head > MAX_HEAD:
             self._refuse(_TOO_LARGE)
-        if self._waiting and not self._task:
-            self._task = self._loop.create_task(self._converse())
-        elif self._waiting:
-            self._pause()
+        self._next()
+        if self._waiting:
+            self._stop()
 
     def eof_received(self) -> bool:
         """Note that nothing more will be asked; what was asked is still answered, but over TLS: it has no half end."""
         self._heard = False
         return self.busy and self._file is not None
 
-    def _pause(self) -> None:
-        self._paused = True
+    def _stop(self) -> None:
+        self._stopped = True
         self._transport.pause_reading()
 
     # What the parser calls.
-
-    def on_message_begin(self) -> None:
-        """Begin a request."""
-        self._url, self._headers = b"", []
 
     def on_url(self, url: bytes) -> None:
         """Take in a piece of what is asked for."""
@@ -278,35 +284,41 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take in a header."""
-        self._headers.append((name, value))
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Put a request into the queue."""
+        url, headers, size = self._url, self._headers, self._head
+        self._url, self._headers, self._head = b"", [], 0
         if not self._heard:
             return
-        self._head = 0
-        headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._headers]
-        if len(headers) > MAX_HEADERS or sum(map(len, [*map(b"".join, self._headers), self._url])) > MAX_HEAD:
+        if len(headers) > MAX_HEADERS or (
+            size > MAX_HEAD and sum(map(len, [*map(b"".join, headers), url])) > MAX_HEAD  # it may be several requests
+        ):
             raise _Refused(_TOO_LARGE)
         keep_alive = self._parser.should_keep_alive()
-        names = [name for name, _ in headers]
-        if "transfer-encoding" in names or ("content-length" in names and ("content-length", "0") not in headers):
-            keep_alive = False
-        if any(name == "expect" and value.lower() != "100-continue" for name, value in headers):
-            raise _Refused(said(417, "nothing of the kind\n"))
-        method = self._parser.get_method().decode("latin-1")
-        target = self._target(self._url.decode("latin-1"), [value for name, value in headers if name == "host"])
+        hosts = []
+        for name, value in headers:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+                keep_alive = False
+            elif name == b"expect" and value.lower() != b"100-continue":
+                raise _Refused(said(417, "nothing of the kind\n"))
+        path = self._path(url.decode("latin-1"), hosts)
         self._heard = keep_alive
-        self._waiting.append(Request(method, target, headers, keep_alive, self._transport))
+        self._waiting.append(
+            Request(self._parser.get_method().decode("latin-1"), path, headers, keep_alive, self._transport)
+        )
 
-    def _target(self, target: str, hosts: list[str]) -> str:
+    def _path(self, target: str, hosts: list[bytes]) -> str:
         """Return the path of what is asked for."""
         version = self._parser.get_http_version()
         if version not in ("1.0", "1.1") or len(hosts) > 1 or (version == "1.1" and not hosts):
             raise _Refused(said(400, "HTTP/1.1 with one Host, please\n"))
         if not target.startswith("/"):
             absolute = _CUT.fullmatch(target)
-            if not absolute or [absolute[1].lower()] != [host.lower() for host in hosts]:
+            if not absolute or [absolute[1].lower()] != [host.decode("latin-1").lower() for host in hosts]:
                 raise _Refused(said(400, "this is the place of no other host\n"))
             target = absolute[2] or "/"
         return target.partition("?")[0]
@@ -321,70 +333,58 @@ class Connection(asyncio.Protocol):
 
     # Answers.
 
-    async def _converse(self) -> None:
-        """Answer all requests that are there."""
+    def _next(self) -> None:
+        """Answer the next request, where there is one and nothing else is being answered."""
+        if self.busy or not self._waiting or self._transport.is_closing():
+            return
+        self.busy = True
+        asked = self._waiting.popleft()
+        if isinstance(asked, Answer):
+            self._keep_alive = False
+            self._begin(asked)
+            return
         try:
-            keep_alive = True
-            while self._waiting and keep_alive and not self._transport.is_closing():
-                asked = self._waiting.popleft()
-                keep_alive = await self._answer(asked)
-                if self._waiting:
-                    await asyncio.sleep(0)  # who sends many at once does not keep all others waiting
-            if not (keep_alive and self._heard):
-                self._transport.close()
+            answer = self._server.answers(asked)
+        except Exception as error:  # noqa: BLE001  a fault of this program costs one answer
+            answer = _crashed(asked, error)
+        if isinstance(answer, Answer):
+            self._begin(answer, asked)
+        else:
+            self.deadline = math.inf
+            self._coming = self._loop.create_task(_awaited(answer, asked))
+            self._coming.add_done_callback(lambda done: self._begin(done.result(), asked))
+
+    def _begin(self, answer: Answer, request: Request | None = None) -> None:
+        """Begin to send an answer."""
+        self._coming, self._answer = None, answer
+        if self._transport.is_closing():
+            self._sent()
+            return
+        self.deadline = self._loop.time() + WRITE_DEADLINE
+        self._keep_alive = request is not None and request.keep_alive and not self._server.closing
+        self._body = iter(()) if request and request.method == "HEAD" else iter(answer.body)
+        head = _head(answer, {**answer.headers, **self._server.headers()}, keep_alive=self._keep_alive)
+        self._left = [memoryview(each) for each in (head, *next(self._body, ()))]
+        self._flow()
+
+    def _flow(self) -> None:
+        """Send bytes as they are, without a copy: what the network takes at once leaves at once."""
+        try:
+            while self._answer and not self._full and not self._transport.is_closing():
+                if not self._left:
+                    bunch = next(self._body, None)
+                    if bunch is None:
+                        self._sent()
+                        return
+                    self._left = [memoryview(each) for each in bunch]
+                if self._file is not None:
+                    self._left = _behind(self._left, self._at_once(self._left))
+                if self._left:  # what the transport can not send it keeps, and tells when the network takes more
+                    self._transport.write(self._left[0][:SLICE])
+                    self._left = _behind(self._left, min(len(self._left[0]), SLICE))
         except Exception as error:  # noqa: BLE001  a fault of this program costs one connection
             log.error("request_crashed", error=type(error).__name__, exc_info=True)
             self.abort()
-        finally:
-            self._task = None
-            self.deadline = self._loop.time() + IDLE
-            self._server.idle(self)
-            if self._paused and self._heard:
-                self._paused = False
-                self._transport.resume_reading()
-
-    async def _answer(self, asked: Request | Answer) -> bool:
-        """Answer one request; return whether there may be another one."""
-        answer = asked if isinstance(asked, Answer) else await self._asked(asked)
-        keep_alive = isinstance(asked, Request) and asked.keep_alive and not self._server.closing
-        only_head = isinstance(asked, Request) and asked.method == "HEAD"
-        self.deadline = self._loop.time() + WRITE_DEADLINE
-        try:
-            head = _head(answer, {**answer.headers, **self._server.headers()}, keep_alive=keep_alive)
-            await self._write([head]) if only_head else await self._send(head, answer.body)
-        finally:
-            if answer.sent:
-                answer.sent()
-        return keep_alive
-
-    async def _asked(self, request: Request) -> Answer:
-        self.deadline = math.inf
-        try:
-            return await self._server.answers(request)
-        except Exception as error:  # noqa: BLE001  a fault of this program costs one answer
-            log.error("request_crashed", error=type(error).__name__, exc_info=True)
-            request.keep_alive = False
-            return said(500, "a fault of this program, please report it\n")
-
-    async def _send(self, head: bytes, body: Body) -> None:
-        """Write all of an answer, the head with the first bunch."""
-        for bunch in body:
-            if self._transport.is_closing():
-                return
-            await self._write([head, *bunch] if head else bunch)
-            head = b""
-
-    async def _write(self, bunch: Sequence[bytes]) -> None:
-        """Write bytes as they are, without a copy: what the network takes at once leaves at once."""
-        left: list[memoryview] = [memoryview(each) for each in bunch if each]
-        while left and not self._transport.is_closing():
-            if self._file is not None:
-                left = _behind(left, self._at_once(left))
-            if left:  # what the transport can not send it keeps, and tells when the network takes more
-                self._transport.write(left[0][:SLICE])
-                left = _behind(left, min(len(left[0]), SLICE))
-                if self._drained:
-                    await self._drained
 
     def _at_once(self, bunch: Sequence[memoryview]) -> int:
         """Write as much as the network takes now; return how much that is. Nothing may be waiting in the transport."""
@@ -395,6 +395,37 @@ class Connection(asyncio.Protocol):
         except OSError:  # who asked has left
             self.abort()
             return 0
+
+    def _sent(self) -> None:
+        """End an answer that has left, or never will; go on with what was asked meanwhile."""
+        answer, self._answer, self._left = self._answer, None, []
+        if answer is None:
+            return
+        self.busy = False
+        if answer.sent:
+            answer.sent()
+        self.deadline = self._loop.time() + IDLE
+        self._server.idle(self)
+        if not self._keep_alive or not (self._waiting or self._heard):
+            self._transport.close()
+        elif self._waiting:
+            self._loop.call_soon(self._next)  # who sends many at once does not keep all others waiting
+        elif self._stopped:
+            self._stopped = False
+            self._transport.resume_reading()
+
+
+async def _awaited(answer: Awaitable[Answer], request: Request) -> Answer:
+    try:
+        return await answer
+    except Exception as error:  # noqa: BLE001  a fault of this program costs one answer
+        return _crashed(request, error)
+
+
+def _crashed(request: Request, error: Exception) -> Answer:
+    log.error("request_crashed", error=type(error).__name__, exc_info=True)
+    request.keep_alive = False
+    return said(500, "a fault of this program, please report it\n")
 
 
 def _behind(bunch: list[memoryview], sent: int) -> list[memoryview]:

@@ -4,9 +4,11 @@ What is sent was made by `exporter.publisher`; only the exporter's own few metri
 second. How requests come and answers go stands in `exporter.server`.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, cast
 
 from exporter.clock import Clock
 from exporter.exposition import Format, Part, Snapshot, deflate, gzip, plain
@@ -33,24 +35,42 @@ class Guard(Protocol):
         """Return the answer to who may not ask, None for all others."""
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """All that is sent for one format: the snapshot, and the exporter's own metrics behind it."""
+
+    parts: list[Part]
+    gzipped: list[bytes]
+    length: int
+    """Bytes of `gzipped`."""
+
+
+_NO_TEXT = Text([], [], 0)
+
+
 class Exposition:
-    """The answer to a scrape: the snapshot, and the exporter's own metrics behind it."""
+    """The answer to a scrape, made at most once a second."""
 
     def __init__(self, snapshot: Callable[[], Snapshot], own: Own, clock: Clock) -> None:
         self._snapshot = snapshot
         self._own = own
         self._clock = clock
-        self._rendered: dict[Format, tuple[Snapshot, float, list[Part]]] = {}
+        self._of: Snapshot | None = None
+        self._texts: dict[Format, tuple[float, Text]] = {}
 
-    def parts(self, format_: Format) -> list[Part]:
-        """Return all that is to be sent, as parts of one text."""
+    def text(self, format_: Format) -> Text:
+        """Return all that is to be sent."""
         snapshot, now = self._snapshot(), self._clock.monotonic()
-        rendered = self._rendered.get(format_)
-        if rendered is None or rendered[0] is not snapshot or now - rendered[1] >= OWN_EVERY:
+        if snapshot is not self._of:  # nothing is kept of the one before it, whoever asked for which format
+            self._of, self._texts = snapshot, {}
+        when, text = self._texts.get(format_, (-math.inf, _NO_TEXT))
+        if now - when >= OWN_EVERY:
             parts = [snapshot.common, snapshot.tails[format_]]
             parts.append(deflate(self._own.render(format_), parts[-1].crc))
-            self._rendered[format_] = rendered = (snapshot, now, parts)
-        return rendered[2]
+            gzipped = gzip(parts)
+            text = Text(parts, gzipped, sum(map(len, gzipped)))
+            self._texts[format_] = now, text
+        return text
 
 
 def site(
@@ -70,7 +90,7 @@ def site(
         nonlocal scraping
         scraping -= 1
 
-    async def metrics(request: Request) -> Answer:
+    def metrics(request: Request) -> Answer:
         nonlocal scraping
         if scraping >= max_requests:
             return said(503, f"more than {max_requests} requests at a time: web.max_requests\n")
@@ -78,29 +98,32 @@ def site(
         scraping += 1
         return answer
 
-    async def health(_: Request) -> Answer:
+    def health(_: Request) -> Answer:
         return _verdict(healthy(), "healthy", "the poller has not come round for two intervals")
 
-    async def readiness(_: Request) -> Answer:
+    def readiness(_: Request) -> Answer:
         return _verdict(ready(), "ready", "waiting for the first complete poll of every account group")
 
     async def page(_: Request) -> Answer:
         headers = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"}
         return said(200, render(await view()), "text/html; charset=utf-8", **headers)
 
-    routes = {telemetry_path: metrics, "/-/healthy": health, "/-/ready": readiness, "/": page}
+    routes: dict[str, Answers] = {telemetry_path: metrics, "/-/healthy": health, "/-/ready": readiness, "/": page}
 
-    async def answer(request: Request) -> Answer:
-        if guard and (refusal := await guard.authorize(request)) is not None:
-            return refusal
+    def answer(request: Request) -> Answer | Awaitable[Answer]:
         route = routes.get(request.path)
         if route is None:
             return said(404, "there is nothing here\n")
         if request.method not in ("GET", "HEAD"):
             return said(405, "only GET and HEAD\n", Allow="GET, HEAD")
-        return await route(request)
+        return route(request)
 
-    return answer
+    async def guarded(request: Request) -> Answer:
+        refusal = await cast("Guard", guard).authorize(request)
+        found = answer(request) if refusal is None else refusal
+        return found if isinstance(found, Answer) else await found
+
+    return guarded if guard else answer
 
 
 @lru_cache(64)
@@ -136,13 +159,15 @@ def _preferences(header: str) -> Iterator[tuple[str, dict[str, str], float]]:
 
 def _scrape(request: Request, exposition: Exposition, sent: Callable[[], None]) -> Answer:
     format_ = negotiate(",".join(request.all("accept")))
-    parts = exposition.parts(format_)
-    headers = {"Content-Type": format_.value, "Vary": "Accept, Accept-Encoding"}
+    text = exposition.text(format_)
     if accepts_gzip(",".join(request.all("accept-encoding"))):
-        chunks = gzip(parts)
-        return Answer(200, {**headers, "Content-Encoding": "gzip"}, sum(map(len, chunks)), [chunks], sent)
-    texts = ([text] for part in parts for text in plain(part, PLAIN))
-    return Answer(200, headers, sum(part.size for part in parts), texts, sent)
+        return Answer(200, _GZIPPED[format_], text.length, [text.gzipped], sent)
+    pieces = ([piece] for part in text.parts for piece in plain(part, PLAIN))
+    return Answer(200, _PLAIN[format_], sum(part.size for part in text.parts), pieces, sent)
+
+
+_PLAIN = {format_: {"Content-Type": format_.value, "Vary": "Accept, Accept-Encoding"} for format_ in Format}
+_GZIPPED = {format_: {**headers, "Content-Encoding": "gzip"} for format_, headers in _PLAIN.items()}
 
 
 def _verdict(good: bool, word: str, why: str) -> Answer:

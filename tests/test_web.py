@@ -4,6 +4,7 @@ import asyncio
 import gzip as gzip_module
 import resource
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -254,29 +255,43 @@ async def test_other_headers_change_nothing(stage: Stage, headers: dict[str, str
 
 def test_the_snapshot_is_sent_as_it_is_and_own_metrics_are_written_once_a_second() -> None:
     stage = Stage(snapshot())
-    first = stage.exposition.parts(TEXT)
-    assert first[0] is stage.snapshot.common
-    assert first[1] is stage.snapshot.tails[TEXT]
-    for _ in range(100):
-        assert stage.exposition.parts(TEXT) is first
-        assert all(ours is sent for ours, sent in zip(first, stage.exposition.parts(TEXT), strict=True))
+    first = stage.exposition.text(TEXT)
+    assert first.parts[0] is stage.snapshot.common
+    assert first.parts[1] is stage.snapshot.tails[TEXT]
+    assert all(first.gzipped[1 + n] is part.deflated for n, part in enumerate(first.parts))
+    assert first.length == len(b"".join(first.gzipped))
+    assert all(stage.exposition.text(TEXT) is first for _ in range(100))
     assert stage.own.rendered == 1
     stage.now += 0.99
-    assert stage.exposition.parts(TEXT) is first
+    assert stage.exposition.text(TEXT) is first
     stage.now += 0.01
-    again = stage.exposition.parts(TEXT)
-    assert [new is old for new, old in zip(again, first, strict=True)] == [True, True, False]
+    again = stage.exposition.text(TEXT)
+    assert [new is old for new, old in zip(again.parts, first.parts, strict=True)] == [True, True, False]
     assert stage.own.rendered == 2
-    assert stage.exposition.parts(OPENMETRICS)[0] is stage.snapshot.common
+    assert stage.exposition.text(OPENMETRICS).parts[0] is stage.snapshot.common
     assert stage.own.rendered == 3
 
 
 def test_own_metrics_are_written_anew_for_a_new_snapshot() -> None:
     stage = Stage(snapshot())
-    stage.exposition.parts(TEXT)
+    stage.exposition.text(TEXT)
     stage.snapshot = snapshot(4)
-    assert stage.exposition.parts(TEXT)[0] is stage.snapshot.common
+    assert stage.exposition.text(TEXT).parts[0] is stage.snapshot.common
     assert stage.own.rendered == 2
+
+
+def test_nothing_is_kept_of_a_snapshot_that_is_served_no_longer() -> None:
+    stage = Stage(snapshot())
+    body = stage.snapshot.common.deflated
+    counts = [sys.getrefcount(body)]
+    for format_ in (TEXT, OPENMETRICS):
+        stage.exposition.text(format_)
+        counts.append(sys.getrefcount(body))
+    before, stage.snapshot = stage.snapshot, snapshot(4)
+    stage.exposition.text(TEXT)
+    counts.append(sys.getrefcount(body))
+    assert [count - counts[0] for count in counts] == [0, 1, 2, 0]
+    assert before.common.deflated is body
 
 
 # Paths and methods.

@@ -14,7 +14,6 @@ from test_web import TEXT, Stage, snapshot, staged
 from wires import envelope
 
 from exporter.api import MAX_PAGES, VERSIONS
-from exporter.exposition import gzip
 from faults.conftest import row, trial
 from faults.listings import at_once, cursor, links, listing, only, page, says, sessions
 
@@ -208,9 +207,9 @@ def test_a_scrape_during_the_swap_is_wholly_one_round(case: int) -> None:
     whole = {_crc([shown.common.deflated, shown.tails[TEXT].deflated]) for shown in rounds}
     seen = set()
     for n in range(case):
-        parts = stage.exposition.parts(TEXT)
+        text = stage.exposition.text(TEXT)
         stage.snapshot = rounds[n % 2]
-        head, *body, tail = gzip(parts)
+        head, *body, tail = text.gzipped
         seen.add(_crc(body[:2]))
         if n % 1000 == 0:
             text = decompress(b"".join((head, *body, tail))).decode()
