@@ -6,7 +6,7 @@ They are shaped as the examples of the API's documentation, without VPN and prox
 
 # ruff: noqa: S311 - a benchmark is no secret
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,13 +35,8 @@ _HOSTS = (
 class Pages:
     """Both listings, a JSON document a page."""
 
-    users: list[bytes]
-    networks: list[bytes]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all pages."""
-        return sum(map(len, (*self.users, *self.networks)))
+    users: Iterable[bytes]
+    networks: Iterable[bytes]
 
     def write(self, folder: Path) -> Path:
         """Write every page to a file, so that programs in other languages read the same; return the folder."""
@@ -54,8 +49,15 @@ class Pages:
     @classmethod
     def read(cls, folder: Path) -> "Pages":
         """Read what `write` wrote."""
+        streamed = cls.stream(folder)
+        return cls(list(streamed.users), list(streamed.networks))
+
+    @classmethod
+    def stream(cls, folder: Path) -> "Pages":
+        """Read what `write` wrote, a page whenever one is asked for, and once."""
         users, networks = (
-            [path.read_bytes() for path in sorted(folder.glob(f"{kind}-*.json"))] for kind in ("users", "networks")
+            (path.read_bytes() for path in sorted(paths))
+            for paths in (folder.glob("users-*.json"), folder.glob("networks-*.json"))
         )
         return cls(users, networks)
 

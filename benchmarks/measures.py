@@ -7,7 +7,6 @@ What is run stands in `benchmarks.roles` and `benchmarks/go`; the table of it al
 
 import gzip
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import data, equal
-from benchmarks.processes import NGINX, ROLE, ROOT, Service, asked, built, program, scrapes_a_second, service
+from benchmarks.processes import NGINX, ROLE, ROOT, Service, asked, built, free_port, program, scrapes_a_second, service
 
 SERIES_SESSIONS = 6_500
 """Sessions that make 100,000 series."""
@@ -168,7 +167,7 @@ def nginx(folder: Path, body: bytes) -> Iterator[Service]:
     folder.mkdir()
     folder.chmod(0o755)
     (folder / "metrics").write_bytes(body)
-    port = _free_port()
+    port = free_port()
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port))
     process = subprocess.Popen([program("nginx"), "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr"])
     try:
@@ -177,12 +176,6 @@ def nginx(folder: Path, body: bytes) -> Iterator[Service]:
     finally:
         process.terminate()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _answers(port: int, process: "subprocess.Popen[bytes]", path: str = "/metrics") -> float:
@@ -268,9 +261,9 @@ def responsiveness(extent: Extent, folder: Path, figures: Figures) -> Iterator[M
 
 def demo() -> Iterator[Measure]:
     """P9: memory of the demo beside that of a process with nothing but aiohttp and prometheus-client."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}",
-               f"--simulator.listen-address=127.0.0.1:{_free_port()}", "--log.level=error", "demo"]  # fmt: skip
+               f"--simulator.listen-address=127.0.0.1:{free_port()}", "--log.level=error", "demo"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         _answers(port, process, "/-/ready")
@@ -299,7 +292,7 @@ def start(extent: Extent) -> Iterator[Measure]:
 
 
 def _first_answer() -> float:
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error",
                "--api.url=http://127.0.0.1:9", "--api.token=none"]  # fmt: skip
     began = time.perf_counter()
@@ -363,7 +356,7 @@ def prometheus(folder: Path, figures: Figures) -> None:
 def _scrape_durations(folder: Path, target: int) -> tuple[float, float]:
     """Return the first duration of a scrape, and the median of the next three."""
     folder.mkdir()
-    config, port = folder / "prometheus.yml", _free_port()
+    config, port = folder / "prometheus.yml", free_port()
     config.write_text(
         "global: {scrape_interval: 30s, scrape_timeout: 30s}\n"
         f"scrape_configs: [{{job_name: exporter, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}]\n"

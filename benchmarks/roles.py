@@ -112,8 +112,12 @@ async def _for_ever(handler: Any) -> None:
     await asyncio.Event().wait()
 
 
-def _exporter(api: str) -> Any:
-    """Return the exporter as it is when it serves, with room for all series."""
+MOST = 10_000_000
+"""Series that nothing reaches."""
+
+
+def _exporter(api: str, most: int = MOST) -> Any:
+    """Return the exporter as it is when it serves, with room for so many series."""
     from benchmarks.data import AID
     from exporter import log
     from exporter.app import SWITCH, Exporter
@@ -125,7 +129,7 @@ def _exporter(api: str) -> Any:
         f"--api.url={api}",
         f"--api.account-groups={AID}",
         "--api.requests-per-minute=10000",
-        "--metrics.max-series=10000000",
+        f"--metrics.max-series={most}",
         "--web.listen-address=127.0.0.1:0",
         "--log.level=error",
     ]
@@ -189,17 +193,17 @@ async def _replying(answers: dict[tuple[bytes, int], bytes], empty: bytes) -> No
     await server.serve_forever()
 
 
-def exporter(api: str) -> None:
+def exporter(api: str, most: str = str(MOST)) -> None:
     """Poll and serve as the exporter does, but when told to: a line `poll SECONDS` or `idle SECONDS` on standard input.
 
     Polls follow one after another, each with its snapshot. For every line the longest stall of the event loop, the
     number of polls and the seconds of each are printed.
     """
-    asyncio.run(_exporting(api))
+    asyncio.run(_exporting(api, int(most)))
 
 
-async def _exporting(api: str) -> None:
-    running = _exporter(api)
+async def _exporting(api: str, most: int) -> None:
+    running = _exporter(api, most)
     await running.find()
     (poller,) = running.pollers.values()
 
@@ -250,16 +254,30 @@ def rounds(sizes: str) -> None:
     """Poll as many sessions as each number says, a minute after the other, all new; print the memory after each.
 
     Sessions, their agents and so all series change with every poll; what is older than the look-back is forgotten.
+    Another process makes the pages, so that the memory is that of the polls alone.
     """
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+    from tempfile import TemporaryDirectory
+
     from benchmarks import data, ours
 
     company = ours.Company()
     memory = []
-    for number, sessions in enumerate(json.loads(sizes)):
-        now = data.END + 60 * number
-        company.poll(data.pages(sessions, seed=number, end=now), now)
-        memory.append(_resident())
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        for number, sessions in enumerate(json.loads(sizes)):
+            now = data.END + 60 * number
+            with TemporaryDirectory() as folder:
+                other.submit(_write, sessions, number, now, folder).result()
+                company.poll(data.Pages.stream(Path(folder)), now)
+            memory.append(_resident())
     say(memory)
+
+
+def _write(sessions: int, seed: int, end: int, folder: str) -> None:
+    from benchmarks.data import pages
+
+    pages(sessions, seed, end).write(Path(folder))
 
 
 def _resident() -> int:

@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 import zlib
@@ -40,13 +39,6 @@ def tool(name: str) -> str:
     found = shutil.which(name, path=os.pathsep.join(folders))
     assert found, f"{name} is missing: `make tools` fetches it"
     return found
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10.0, every: float = 0.02) -> Any:

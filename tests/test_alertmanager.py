@@ -14,10 +14,11 @@ import pytest
 import yaml
 from aiohttp import web
 
+from benchmarks.processes import free_port
 from exporter.simulator import World
 from exporter.simulator.faults import Fault, parse_faults
 from exporter.simulator.wire import Call, Payload
-from tests.servers import EXPORTER, ROOT, TOKEN, finished, free_port, running, simulated, tool, until
+from tests.servers import EXPORTER, ROOT, TOKEN, finished, running, simulated, tool, until
 
 DEPLOY = ROOT / "deploy"
 ROUTING = DEPLOY / "alertmanager/alertmanager.yml"

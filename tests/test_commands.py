@@ -22,7 +22,6 @@ from servers import (
     ask,
     clean_environment,
     finished,
-    free_port,
     logging_as,
     running,
     scraped_lines,
@@ -30,6 +29,7 @@ from servers import (
     until,
 )
 
+from benchmarks.processes import free_port
 from exporter import NAME, __version__, app, commands, demo
 from exporter.errors import ExporterError
 from exporter.server import Answer, Request, Server

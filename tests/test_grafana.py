@@ -21,13 +21,14 @@ import promql_parser as promql
 import pytest
 import yaml
 
+from benchmarks.processes import free_port
 from exporter.api.budget import RateLimit
 from exporter.metrics import AGENT_INFO, AGENT_LAST_SEEN, DISTRIBUTIONS, FAMILIES, SITE_SESSIONS
 from exporter.simulator import Simulator, World, parse_faults
 from exporter.telemetry import Telemetry
 from grafana.fill import CHOSEN, fill, joined
 from grafana.generate import DASHBOARDS, pages
-from tests.servers import EXPORTER, ROOT, TOKEN, free_port, running, simulated, tool, until
+from tests.servers import EXPORTER, ROOT, TOKEN, running, simulated, tool, until
 
 FILES = {path: path.read_text() for path in sorted(DASHBOARDS.iterdir())}
 BOARDS = {path.stem.removeprefix("thousandeyes-"): json.loads(text) for path, text in FILES.items()}

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from deploying import IMAGE, PODMAN, RUN, build, contained, container, done, inspected
 from pki import Authority
-from servers import ROOT, ask, free_port, scraped_lines, until
+from servers import ROOT, ask, scraped_lines, until
 
+from benchmarks.processes import free_port
 from exporter import NAME, __version__
 
 pytestmark = pytest.mark.timeout(900)

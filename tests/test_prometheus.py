@@ -13,8 +13,9 @@ from typing import Any
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from servers import NOW, StillClock, ask, exporting, free_port, running, scraped_lines, simulated, tool, until
+from servers import NOW, StillClock, ask, exporting, running, scraped_lines, simulated, tool, until
 
+from benchmarks.processes import free_port
 from exporter.metrics import FAMILIES
 from exporter.simulator import World
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import EXPORTER, ROOT, TOKEN, ask, finished, free_port, running, simulated, tool, until
+from benchmarks.processes import free_port
+from tests.servers import EXPORTER, ROOT, TOKEN, ask, finished, running, simulated, tool, until
 
 UNIT = ROOT / "deploy/systemd/thousandeyes-exporter.service"
 PAGE = (ROOT / "docs/systemd.md").read_text()

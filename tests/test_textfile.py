@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from servers import EXPORTER, ROOT, TOKEN, clean_environment, finished, free_port, running, simulated, tool
+from servers import EXPORTER, ROOT, TOKEN, clean_environment, finished, running, simulated, tool
 from test_prometheus import Prometheus, calculated, differences, scraping
 from test_systemd import COMMAND, INSTALLED, analyze
 
+from benchmarks.processes import free_port
 from exporter.simulator import World, parse_faults
 
 WORLD = World(agents=60, sites=10)

@@ -51,8 +51,9 @@ from typing import Any
 import aiohttp.connector
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as strictly
-from servers import EXPORTER, TOKEN, Program, ask, free_port, logging_as, running, settings_for, simulated, until
+from servers import EXPORTER, TOKEN, Program, ask, logging_as, running, settings_for, simulated, until
 
+from benchmarks.processes import free_port
 from exporter.app import Exporter, answering
 from exporter.errors import REASONS
 from exporter.simulator import Simulator, World

@@ -10,10 +10,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 from raw import Call, reply
-from servers import ask, exporting, free_port, running, scraped_lines, simulated, tool, until
+from servers import ask, exporting, running, scraped_lines, simulated, tool, until
 from test_prometheus import Prometheus
 from wires import envelope
 
+from benchmarks.processes import free_port
 from exporter.api.http import MAX_BODY
 from exporter.simulator import World
 from faults.conftest import row, trial

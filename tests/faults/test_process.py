@@ -23,7 +23,6 @@ from servers import (
     clean_environment,
     connect,
     finished,
-    free_port,
     read_reply,
     running,
     simulated,
@@ -31,6 +30,7 @@ from servers import (
     until,
 )
 
+from benchmarks.processes import free_port
 from exporter import NAME, app
 from exporter.simulator import World
 from faults.conftest import Process, descriptors, process, row, scraped, trial

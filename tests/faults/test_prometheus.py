@@ -4,9 +4,10 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
-from servers import free_port, running, scraped_lines, tool, until
+from servers import running, scraped_lines, tool, until
 from test_prometheus import Prometheus
 
+from benchmarks.processes import free_port
 from faults.conftest import PUBLISHED
 
 

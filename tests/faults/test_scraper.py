@@ -8,9 +8,10 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
-from servers import EXPORTER, TOKEN, ask, clean_environment, connect, free_port, read_reply, running, simulated
+from servers import EXPORTER, TOKEN, ask, clean_environment, connect, read_reply, running, simulated
 from test_prometheus import PREFIX, differences, scraping
 
+from benchmarks.processes import free_port
 from exporter import server
 from exporter.simulator import World
 from faults.conftest import Trial, row, trial
