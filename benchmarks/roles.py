@@ -120,11 +120,11 @@ def _exporter(api: str, most: int = MOST) -> Any:
     """Return the exporter as it is when it serves, with room for so many series."""
     from benchmarks.data import AID
     from exporter import log
-    from exporter.app import SWITCH, Exporter
+    from exporter.app import Exporter, answer_first
     from exporter.metrics import FAMILIES
     from exporter.settings import load
 
-    sys.setswitchinterval(SWITCH)
+    answer_first()
     flags = [
         f"--api.url={api}",
         f"--api.account-groups={AID}",

@@ -4,6 +4,7 @@ What the parts do stands in their own rooms; what a person types in `exporter.co
 """
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -40,8 +41,8 @@ from exporter.web import Exposition, site
 T = TypeVar("T")
 
 _ON_PAGE = ("latency_seconds", "loss_ratio", "experience_score")
-SWITCH = 0.0005
-"""Seconds after which a computing thread lets the event loop in: a tenth of Python's own."""
+SWITCH = 0.0002
+"""Seconds after which a computing thread lets the event loop in; Python itself would take 5 ms."""
 GRACE = 10.0
 """Seconds in which running answers may end after SIGTERM."""
 FILES = 8192
@@ -327,7 +328,7 @@ async def serve(
     Raises:
         ExporterError: where nothing can listen at the address.
     """
-    sys.setswitchinterval(SWITCH)
+    answer_first()
     _open_more_files()
     stopping = asyncio.create_task(until_stopped())
     exporter = Exporter(settings)
@@ -344,6 +345,17 @@ async def serve(
     finally:
         await exporter.close()
     log.info("stopped")
+
+
+def answer_first() -> None:
+    """Let the event loop wait neither long for its turn, nor for a search of everything that is in memory.
+
+    Such a search takes 60 ms once there are 100,000 sessions. What has been loaded by now stays anyway, and sessions
+    refer to nothing that could refer back to them: only what is young is worth a look more often.
+    """
+    sys.setswitchinterval(SWITCH)
+    gc.freeze()
+    gc.set_threshold(*gc.get_threshold()[:2], 1000)
 
 
 def _open_more_files() -> None:

@@ -19,7 +19,7 @@ from exporter.model import Agent, Key
 from exporter.poller import Result
 
 _LIBRARY = ctypes.CDLL(None)
-STEP = 4096
+STEP = 512
 """Sessions that are freed at once: nothing else runs meanwhile."""
 PublishedRows = tuple[tuple[str, Rows], ...]
 Published = frozenset[tuple[str, Key]]
