@@ -27,6 +27,8 @@ Body = Iterable[Sequence[bytes]]
 
 SLICE = 128 * 1024
 """Bytes that wait here while the network takes no more: a slow reader holds no copy of a body, only a place in it."""
+TURN = 0.005
+"""Seconds for which one connection is written to while others wait."""
 WRITE_DEADLINE = 30.0
 """Seconds in which an answer has to be taken."""
 IDLE = 9.0
@@ -368,7 +370,11 @@ class Connection(asyncio.Protocol):
         self._flow()
 
     def _flow(self) -> None:
-        """Send bytes as they are, without a copy: what the network takes at once leaves at once."""
+        """Send bytes as they are, without a copy: what the network takes at once leaves at once.
+
+        Who reads as fast as this is sent has some milliseconds; then others have their turn.
+        """
+        until = self._loop.time() + TURN
         try:
             while self._answer and not self._full and not self._transport.is_closing():
                 if not self._left:
@@ -382,6 +388,9 @@ class Connection(asyncio.Protocol):
                 if self._left:  # what the transport can not send it keeps, and tells when the network takes more
                     self._transport.write(self._left[0][:SLICE])
                     self._left = _behind(self._left, min(len(self._left[0]), SLICE))
+                if self._loop.time() > until:
+                    self._loop.call_soon(self._flow)
+                    return
         except Exception as error:  # noqa: BLE001  a fault of this program costs one connection
             log.error("request_crashed", error=type(error).__name__, exc_info=True)
             self.abort()

@@ -53,7 +53,7 @@ def test_a_sample_more_or_of_another_value_is_a_difference() -> None:
 def test_a_comparison_of_nothing_is_refused() -> None:
     nothing = gzip.compress(b"")
     with pytest.raises(measures.UnequalError, match="none"):
-        measures.expect_equal("nothing", nothing, nothing)
+        measures.expect_equal("nothing", equal.samples(nothing), nothing)
 
 
 def test_a_measure_is_good_where_its_ratio_reaches_the_target() -> None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,16 @@ class Place:
 
 @asynccontextmanager
 async def place(tls: ssl.SSLContext | None = None, **options: Any) -> AsyncIterator[Place]:
-    async def answers(request: Request) -> Answer:
+    def answers(request: Request) -> Answer | Awaitable[Answer]:
         found.asked.append(request)
-        if request.path == "/held":
-            await found.held.wait()
         if request.path == "/broken":
             raise RuntimeError("a secret")
+        return later(request) if request.path in ("/held", "/broken/later") else found.answer(request)
+
+    async def later(request: Request) -> Answer:
+        if request.path == "/broken/later":
+            raise RuntimeError("a secret")
+        await found.held.wait()
         return found.answer(request)
 
     found = Place(Server(answers, **options))
@@ -148,10 +153,11 @@ async def test_a_head_without_end_is_refused_before_it_is_long() -> None:
         writer.close()
 
 
-async def test_a_fault_of_ours_costs_one_answer_and_tells_nothing() -> None:
+@pytest.mark.parametrize("path", ["/broken", "/broken/later"])
+async def test_a_fault_of_ours_costs_one_answer_and_tells_nothing(path: str) -> None:
     with logging_as() as lines:
         async with place() as p:
-            reply = await ask(p.address, "/broken")
+            reply = await ask(p.address, path)
             assert reply.status == 500
             assert "secret" not in reply.text
             assert (await ask(p.address, "/")).status == 200
@@ -241,6 +247,30 @@ async def test_a_long_body_is_sent_whole_however_slowly_it_is_read(
             assert got == b"".join(body)
         writer.close()
         await writer.wait_closed()
+
+
+async def test_who_reads_a_long_answer_as_fast_as_it_is_sent_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "TURN", 0.0)
+    loop, turns, seen = asyncio.get_running_loop(), 0, list[int]()
+
+    def turned() -> None:
+        nonlocal turns
+        turns += 1
+        if len(seen) < 100:
+            loop.call_soon(turned)
+
+    def body() -> Iterator[list[bytes]]:
+        for _ in range(100):
+            seen.append(turns)
+            yield [b"x" * 1000]
+
+    async with place() as p:
+        p.answer = lambda _: Answer(200, {}, 100_000, body())
+        loop.call_soon(turned)
+        assert len((await ask(p.address)).body) == 100_000
+    assert all(after > before for before, after in pairwise(seen[1:]))
 
 
 async def test_who_waits_for_an_answer_is_told_of_its_end_once() -> None:
