@@ -383,9 +383,9 @@ class Connection(asyncio.Protocol):
                         self._sent()
                         return
                     self._left = [memoryview(each) for each in bunch]
-                if self._file is not None:
-                    self._left = _behind(self._left, self._at_once(self._left))
-                if self._left:  # what the transport can not send it keeps, and tells when the network takes more
+                sent = self._at_once(self._left) if self._file is not None else 0
+                self._left = _behind(self._left, sent)
+                if self._left and not sent:  # the transport keeps what it can not send, and tells when it can
                     self._transport.write(self._left[0][:SLICE])
                     self._left = _behind(self._left, min(len(self._left[0]), SLICE))
                 if self._loop.time() > until:

@@ -200,7 +200,7 @@ def _load(port: int, seconds: int, found: Storm, script: Path) -> None:
 STORMS = [
     Storm(SERIES_SESSIONS),
     Storm(100_000, pause=1.0, most=500_000),
-    Storm(100_000, pause=5.0),
+    Storm(100_000, pause=4.0),
 ]
 """100,000 series, and what polls of 100,000 sessions make: with the limit that is the default, and without."""
 
