@@ -120,9 +120,10 @@ def _exporter(api: str, most: int = MOST) -> Any:
     """Return the exporter as it is when it serves, with room for so many series."""
     from benchmarks.data import AID
     from exporter import log
-    from exporter.app import Exporter, answer_first
+    from exporter.app import Exporter
     from exporter.metrics import FAMILIES
     from exporter.settings import load
+    from exporter.turns import answer_first
 
     answer_first()
     flags = [

@@ -4,12 +4,10 @@ What the parts do stands in their own rooms; what a person types in `exporter.co
 """
 
 import asyncio
-import gc
 import os
 import resource
 import signal
 import ssl
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,14 +33,13 @@ from exporter.selection import Selection, searched
 from exporter.server import Server
 from exporter.settings import Settings, read_agent_names_key, read_token
 from exporter.telemetry import Telemetry
+from exporter.turns import answer_first
 from exporter.values import ListenAddress
 from exporter.web import Exposition, site
 
 T = TypeVar("T")
 
 _ON_PAGE = ("latency_seconds", "loss_ratio", "experience_score")
-SWITCH = 0.0002
-"""Seconds after which a computing thread lets the event loop in; Python itself would take 5 ms."""
 GRACE = 10.0
 """Seconds in which running answers may end after SIGTERM."""
 FILES = 8192
@@ -345,17 +342,6 @@ async def serve(
     finally:
         await exporter.close()
     log.info("stopped")
-
-
-def answer_first() -> None:
-    """Let the event loop wait neither long for its turn, nor for a search of everything that is in memory.
-
-    Such a search takes 60 ms once there are 100,000 sessions. What has been loaded by now stays anyway, and sessions
-    refer to nothing that could refer back to them: only what is young is worth a look more often.
-    """
-    sys.setswitchinterval(SWITCH)
-    gc.freeze()
-    gc.set_threshold(*gc.get_threshold()[:2], 1000)
 
 
 def _open_more_files() -> None:

@@ -3,10 +3,15 @@
 What it measures of others stands in `exporter.metrics`. Every closed label value starts at 0: a rate needs a start.
 """
 
+import math
+import os
 import platform
+import resource
 from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
+from typing import cast
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -19,7 +24,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
@@ -28,11 +34,54 @@ from exporter.api.budget import RateLimit
 from exporter.api.http import HEALING
 from exporter.errors import REASONS, REJECTIONS, Reason, Rejection
 from exporter.exposition import Format
+from exporter.turns import undisturbed
 
 PREFIX = "thousandeyes_exporter_"
 CODES = ("200", "400", "401", "403", "404", "429", "500", "502", "503", "error")
 _DELAYS = (1, 2, 5, 10, 20, 30, 60, 120, 180, 240, 300, 600, 900)
 _DURATIONS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class _Process(Collector):
+    """What the system tells of this process, as `prometheus_client.PROCESS_COLLECTOR` has it.
+
+    That one opens and lists files. While a poll is computed, each call of the system may cost the event loop its turn
+    for some milliseconds, so there are two here, and none while metrics are written.
+    """
+
+    def __init__(self) -> None:
+        families = {family.name: family for family in PROCESS_COLLECTOR.collect()}
+        self._start = families.get("process_start_time_seconds")
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY) if self._start else -1
+        self._found: list[Metric] = []
+
+    def look(self) -> None:
+        """Ask the system."""
+        self._found = list(self._look()) if self._start else []  # only Linux can be asked
+
+    def collect(self) -> list[Metric]:
+        return self._found
+
+    def _look(self) -> Iterator[Metric]:
+        size, resident = (int(pages) * resource.getpagesize() for pages in os.pread(self._statm, 100, 0).split()[:2])
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # Since Linux 6.2 this folder is as large as it has entries.
+        files = _DESCRIPTORS.stat().st_size or len(list(_DESCRIPTORS.iterdir()))
+        for name, help_, value in (
+            ("virtual_memory_bytes", "Virtual memory size in bytes.", size),
+            ("resident_memory_bytes", "Resident memory size in bytes.", resident),
+            ("open_fds", "Number of open file descriptors.", files),
+            ("max_fds", "Maximum number of open file descriptors.", limit),
+        ):
+            yield GaugeMetricFamily(f"process_{name}", help_, math.inf if value == resource.RLIM_INFINITY else value)
+        help_ = "Total user and system CPU time spent in seconds."
+        yield CounterMetricFamily("process_cpu_seconds", help_, usage.ru_utime + usage.ru_stime)
+        yield cast("Metric", self._start)
+
+
+_DESCRIPTORS = Path("/proc/self/fd")
+_PROCESS = _Process()
 
 
 class _RateLimitCollector(Collector):
@@ -104,7 +153,7 @@ class Telemetry:
         for reason in sorted((*HEALING, "rate_limited")):
             self._retries.labels(reason)
         registry.register(_RateLimitCollector(rate_limit))
-        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR) if process else ():
+        for collector in (_PROCESS, PLATFORM_COLLECTOR, GC_COLLECTOR) if process else ():
             registry.register(collector)
 
     def configured(self, interval: float, series_limit: int, routes: Iterable[str]) -> None:
@@ -194,8 +243,10 @@ class Telemetry:
 
     def render(self, format_: Format) -> str:
         """Return the text of all own metrics, with the end mark where the format has one."""
+        _PROCESS.look()
         text = generate_openmetrics if format_ is Format.OPENMETRICS else generate_latest
-        return text(self.registry).decode()
+        with undisturbed():
+            return text(self.registry).decode()
 
 
 def _remove(metric: Counter | Gauge | Histogram, *labels: str) -> None:

@@ -2,13 +2,17 @@
 
 import platform
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import PROCESS_COLLECTOR
 from prometheus_client.parser import text_string_to_metric_families
 from servers import ask, exporting, simulated
 
 from exporter import __version__
+from exporter import telemetry as room
 from exporter.api.budget import RateLimit
 from exporter.errors import REASONS, REJECTIONS
 from exporter.exposition import Format
@@ -231,6 +235,42 @@ def test_metrics_of_the_process_are_left_to_others_where_wished() -> None:
     for prefix in ("process_", "python_"):
         assert f"\n{prefix}" in alone
         assert prefix not in shared.replace("python=", "")
+
+
+def test_the_process_is_told_of_as_every_exporter_does() -> None:
+    room._PROCESS.look()
+    ours, theirs = (
+        {family.name: family for family in collector.collect()} for collector in (room._PROCESS, PROCESS_COLLECTOR)
+    )
+    assert ours.keys() == theirs.keys()
+    near = {"process_virtual_memory_bytes": 0.01, "process_resident_memory_bytes": 0.01, "process_cpu_seconds": 0.05}
+    for name, family in theirs.items():
+        (sample,), (expected,) = ours[name].samples, family.samples
+        assert (ours[name].type, ours[name].documentation) == (family.type, family.documentation)
+        assert (sample.name, sample.labels) == (expected.name, expected.labels)
+        if name == "process_open_fds":
+            assert abs(sample.value - expected.value) <= 2  # to look into the folder takes one
+        else:
+            assert sample.value == pytest.approx(expected.value, rel=near.get(name, 0.0))
+
+
+def test_descriptors_are_counted_one_by_one_on_older_systems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Older(type(tmp_path)):  # type: ignore[misc]
+        def stat(self, **_: Any) -> Any:
+            return SimpleNamespace(st_size=0)
+
+    for number in range(7):
+        (tmp_path / str(number)).touch()
+    monkeypatch.setattr(room, "_DESCRIPTORS", Older(tmp_path))
+    assert "\nprocess_open_fds 7.0\n" in Telemetry().render(Format.TEXT)
+
+
+def test_systems_that_can_not_be_asked_have_no_metrics_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PROCESS_COLLECTOR, "_btime", 0)
+    monkeypatch.setattr(room, "_PROCESS", room._Process())
+    text = Telemetry().render(Format.TEXT)
+    assert "process_" not in text
+    assert "python_info" in text
 
 
 @pytest.mark.parametrize("format_", Format)
