@@ -28,7 +28,7 @@ Body = Iterable[Sequence[bytes]]
 SLICE = 128 * 1024
 """Bytes that wait here while the network takes no more: a slow reader holds no copy of a body, only a place in it."""
 TURN = 0.005
-"""Seconds for which one connection is written to while others wait."""
+"""Seconds for which one connection is served while others wait."""
 WRITE_DEADLINE = 30.0
 """Seconds in which an answer has to be taken."""
 IDLE = 9.0
@@ -345,12 +345,15 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
             self._begin(asked)
             return
+        until = self._loop.time() + TURN
         try:
             answer = self._server.answers(asked)
         except Exception as error:  # noqa: BLE001  a fault of this program costs one answer
             answer = _crashed(asked, error)
-        if isinstance(answer, Answer):
+        if isinstance(answer, Answer) and self._loop.time() < until:
             self._begin(answer, asked)
+        elif isinstance(answer, Answer):
+            self._loop.call_soon(self._begin, answer, asked)
         else:
             self.deadline = math.inf
             self._coming = self._loop.create_task(_awaited(answer, asked))

@@ -42,6 +42,9 @@ _DELAYS = (1, 2, 5, 10, 20, 30, 60, 120, 180, 240, 300, 600, 900)
 _DURATIONS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
 class _Process(Collector):
     """What the system tells of this process, as `prometheus_client.PROCESS_COLLECTOR` has it.
 
@@ -54,6 +57,7 @@ class _Process(Collector):
         self._start = families.get("process_start_time_seconds")
         self._statm = os.open("/proc/self/statm", os.O_RDONLY) if self._start else -1
         self._found: list[Metric] = []
+        self.look()
 
     def look(self) -> None:
         """Ask the system."""
@@ -80,7 +84,6 @@ class _Process(Collector):
         yield cast("Metric", self._start)
 
 
-_DESCRIPTORS = Path("/proc/self/fd")
 _PROCESS = _Process()
 
 

@@ -16,12 +16,11 @@ from exporter.turns import UNDISTURBED, undisturbed
 
 ANSWERING = """
 import gc, sys
-from exporter.turns import SWITCH, answer_first
-before = gc.get_threshold()
+from exporter.turns import RARELY, SWITCH, answer_first
 answer_first()
 assert abs(sys.getswitchinterval() - SWITCH) < 1e-6
 assert gc.get_freeze_count() > 1000
-assert gc.get_threshold()[:2] == before[:2] and gc.get_threshold()[2] > before[2]
+assert gc.get_threshold() == RARELY
 """
 
 
