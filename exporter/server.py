@@ -357,7 +357,14 @@ class Connection(asyncio.Protocol):
         else:
             self.deadline = math.inf
             self._coming = self._loop.create_task(_awaited(answer, asked))
-            self._coming.add_done_callback(lambda done: self._begin(done.result(), asked))
+            self._coming.add_done_callback(lambda done: self._came(done, asked))
+
+    def _came(self, done: "asyncio.Task[Answer]", request: Request) -> None:
+        """Begin to send an answer that was waited for, unless the end of everything came first."""
+        if done.cancelled():
+            self.abort()
+        else:
+            self._begin(done.result(), request)
 
     def _begin(self, answer: Answer, request: Request | None = None) -> None:
         """Begin to send an answer."""

@@ -165,6 +165,18 @@ async def test_a_fault_of_ours_costs_one_answer_and_tells_nothing(path: str) -> 
     assert "event=request_crashed" in lines()[0]
 
 
+async def test_an_answer_that_is_given_up_costs_its_connection_and_no_word() -> None:
+    with logging_as() as lines:
+        async with place() as p:
+            reader, writer = await connect(p.address)
+            writer.write(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
+            (held,) = await until(lambda: [task for task in asyncio.all_tasks() if "_awaited" in repr(task)])
+            held.cancel()
+            assert await reader.read() == b""
+            writer.close()
+    assert lines() == []
+
+
 async def test_who_was_idle_for_the_longest_makes_room() -> None:
     with logging_as() as lines:
         async with place(max_connections=4) as p:
