@@ -124,7 +124,7 @@ def _written(folder: Path, sessions: int) -> Path:
 
 def throughput(extent: Extent, folder: Path) -> Iterator[Measure]:
     """P1, P2, P3: how many scrapes of 100,000 series a server answers in a second."""
-    pages = data.pages(SERIES_SESSIONS).write(folder / "series")
+    pages = _written(folder, SERIES_SESSIONS)
     with (
         service(*ROLE, "serve", "ours", pages) as ours,
         service(*ROLE, "serve", "naive", pages) as naive,

@@ -11,7 +11,6 @@ from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -60,13 +59,17 @@ class _Process(Collector):
         self.look()
 
     def look(self) -> None:
-        """Ask the system."""
-        self._found = list(self._look()) if self._start else []  # only Linux can be asked
+        """Ask the system: what it does not tell, be it that no file can be opened, is absent."""
+        self._found = []
+        with suppress(OSError):
+            self._found = list(self._look())
 
     def collect(self) -> list[Metric]:
         return self._found
 
     def _look(self) -> Iterator[Metric]:
+        if not self._start:  # only Linux can be asked
+            return
         size, resident = (int(pages) * resource.getpagesize() for pages in os.pread(self._statm, 100, 0).split()[:2])
         usage = resource.getrusage(resource.RUSAGE_SELF)
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -81,7 +84,7 @@ class _Process(Collector):
             yield GaugeMetricFamily(f"process_{name}", help_, math.inf if value == resource.RLIM_INFINITY else value)
         help_ = "Total user and system CPU time spent in seconds."
         yield CounterMetricFamily("process_cpu_seconds", help_, usage.ru_utime + usage.ru_stime)
-        yield cast("Metric", self._start)
+        yield self._start
 
 
 _PROCESS = _Process()

@@ -4,7 +4,6 @@ What is sent was made by `exporter.publisher`; only the exporter's own few metri
 second. How requests come and answers go stands in `exporter.server`.
 """
 
-import math
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,9 +44,6 @@ class Text:
     """Bytes of `gzipped`."""
 
 
-_NO_TEXT = Text([], [], 0)
-
-
 class Exposition:
     """The answer to a scrape, made at most once a second."""
 
@@ -63,14 +59,13 @@ class Exposition:
         snapshot, now = self._snapshot(), self._clock.monotonic()
         if snapshot is not self._of:  # nothing is kept of the one before it, whoever asked for which format
             self._of, self._texts = snapshot, {}
-        when, text = self._texts.get(format_, (-math.inf, _NO_TEXT))
-        if now - when >= OWN_EVERY:
+        made = self._texts.get(format_)
+        if made is None or now - made[0] >= OWN_EVERY:
             parts = [snapshot.common, snapshot.tails[format_]]
             parts.append(deflate(self._own.render(format_), parts[-1].crc))
             gzipped = gzip(parts)
-            text = Text(parts, gzipped, sum(map(len, gzipped)))
-            self._texts[format_] = now, text
-        return text
+            self._texts[format_] = made = now, Text(parts, gzipped, sum(map(len, gzipped)))
+        return made[1]
 
 
 def site(

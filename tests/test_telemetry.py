@@ -1,5 +1,6 @@
 """The exporter's own metrics: which there are, with which labels, and from where they count."""
 
+import errno
 import platform
 from collections import Counter
 from pathlib import Path
@@ -263,6 +264,17 @@ def test_descriptors_are_counted_one_by_one_on_older_systems(monkeypatch: pytest
         (tmp_path / str(number)).touch()
     monkeypatch.setattr(room, "_DESCRIPTORS", Older(tmp_path))
     assert "\nprocess_open_fds 7.0\n" in Telemetry().render(Format.TEXT)
+
+
+def test_where_no_file_can_be_opened_all_other_metrics_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(type(Path())):  # type: ignore[misc]
+        def stat(self, **_: Any) -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(room, "_DESCRIPTORS", Refused("/proc/self/fd"))
+    text = Telemetry().render(Format.TEXT)
+    assert "process_" not in text
+    assert "thousandeyes_exporter_build_info" in text
 
 
 def test_systems_that_can_not_be_asked_have_no_metrics_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
