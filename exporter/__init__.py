@@ -1,4 +1,4 @@
-"""Prometheus exporter for the user sessions of Cisco ThousandEyes endpoint agents."""
+"""Prometheus exporter for Cisco ThousandEyes endpoint agents."""
 
 NAME = "thousandeyes-exporter"
-__version__ = "0.1.0"
+__version__ = "0.2.0"

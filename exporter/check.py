@@ -1,317 +1,440 @@
-"""Asks the API once, with the same parts that serve, and measures what comes: the command `check`.
-
-What follows from it stands in `exporter.report`, how people read it in `exporter.table`. No port is opened.
-"""
+"""The check command: poll once, report what would be published, and what to improve."""
 
 import asyncio
 import math
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
 
 import msgspec
 import numpy as np
+from msgspec import Struct
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from exporter import __version__, report, web_config
-from exporter.api import VERSIONS, Source
-from exporter.api.http import Deadline
+from exporter import __version__
+from exporter.account_groups import PolledGroup
 from exporter.app import Exporter
-from exporter.errors import REJECTIONS, PollError, Rejection
-from exporter.exposition import Format, plain
-from exporter.model import AccountGroup, Agent, Sessions, UserSession
-from exporter.poller import AGENTS_EVERY, ROUND, Poller
-from exporter.report import ACCESS, AGENTS, DATA, NAMES, PAGES, Failure, Found, Group, Permission, Report
-from exporter.selection import Selection, host, searched
-from exporter.settings import Loaded, Settings
-from exporter.web import Exposition
+from exporter.clock import Clock
+from exporter.errors import HINTS
+from exporter.inventory import AccountGroup, Agent
+from exporter.metrics.exposition import Format
+from exporter.metrics.families import FAMILIES
+from exporter.poller import Poller
+from exporter.sessions.filters import normalize_host
+from exporter.sessions.model import SessionBatch
+from exporter.sessions.source import ROUND_SECONDS, SessionsResult
+from exporter.settings import Loaded, format_duration
+from exporter.thousandeyes.api import Api
+from exporter.web.app import ExpositionCache
+from exporter.web.auth import Authenticator
 
-REDRAWN = 0.1
-"""Seconds between two tellings of how far it is."""
-COMMONEST = 3
-FILTERS = ("include_sites", "exclude_sites", "include_agents", "exclude_agents", "include_protocols")
+NEAR_LIMIT_RATIO = 0.8
+MIN_JOIN_RATIO = 0.5
+MAX_REJECTED_RATIO = 0.01
+MAX_CLOCK_SKEW_SECONDS = 30.0
+DEFAULT_ORGANIZATION_LIMIT = 240.0
+"""Requests per minute if the API sends no rate limit (API documentation, *Rate limits*)."""
+TOP = 8
+"""Entries of long lists that are printed; the JSON report has all of them."""
 
-Tell = Callable[[str], None]
+VIEW_DATA = "View endpoint agent data"
+VIEW_AGENTS = "View endpoint agent settings"
+IDENTIFY_AGENTS = "View endpoint data that identifies endpoint agents"
+IDENTIFY_PAGES = "View endpoint data that identifies visited pages"
+
+Section = Mapping[str, Any]
+"""Fields of a part of the report, always the same; null is unknown."""
+Permission = Literal["granted", "missing", "unknown"]
+Severity = Literal["error", "warning", "note"]
+STYLES: dict[Severity, str] = {"error": "bold red", "warning": "bold yellow", "note": "dim"}
+Verdict = Literal["good", "warnings", "too_much", "nothing", "failed"]
+VERDICTS: dict[Verdict, tuple[str, str]] = {
+    "good": ("OK: ready to serve", "bold green"),
+    "warnings": ("OK with warnings: ready to serve, see above", "bold yellow"),
+    "too_much": ("Too many requests: polls would take longer than their interval", "bold red"),
+    "nothing": ("No data: nothing would be published", "bold red"),
+    "failed": ("Failed: not all required data could be queried", "bold red"),
+}
 
 
-class Watched:
-    """A `Source` that hands on all that is read, and remembers it."""
+class Finding(Struct, frozen=True):
+    """One observation, and what to do about it."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    severity: Severity
+    about: str
+    what: str
+    advice: str
+
+
+class Report(Struct, frozen=True):
+    """The object of `check --output json`."""
+
+    version: str
+    settings: Sequence[Section]
+    api: Section
+    account_groups: Sequence[Section]
+    series: Section
+    requests: Section
+    findings: Sequence[Finding]
+    verdict: Verdict
+
+
+class RecordingApi(Api):
+    """Keeps account groups and unfiltered sessions."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.groups: list[AccountGroup] = []
-        self.refused: PollError | None = None
-        """Why the account groups were not listed."""
-        self.read: dict[str, Sessions] = {}
-        self.agents_read: dict[str, list[Agent] | PollError] = {}
+        self.batches: dict[str, SessionBatch] = {}
 
-    async def account_groups(self, deadline: Deadline) -> list[AccountGroup]:
-        """Return the account groups that the token may see."""
-        try:
-            self.groups = await self._source.account_groups(deadline)
-        except PollError as error:
-            self.refused = error
-            raise
-        except asyncio.CancelledError:
-            self.refused = PollError("deadline", "the account groups could not be listed in time")
-            raise
-        if not self.groups:
-            self.refused = PollError("schema", "the API lists no account group")
+    async def account_groups(self, deadline: asyncio.Timeout) -> list[AccountGroup]:
+        """See `Api`."""
+        self.groups = await super().account_groups(deadline)
         return self.groups
 
-    async def sessions(self, aid: str, start: int, end: int, deadline: Deadline) -> Sessions:
-        """Return all sessions of a range."""
-        self.read[aid] = await self._source.sessions(aid, start, end, deadline)
-        return self.read[aid]
-
-    async def agents(self, aid: str, deadline: Deadline) -> list[Agent]:
-        """Return all agents."""
-        try:
-            self.agents_read[aid] = agents = await self._source.agents(aid, deadline)
-        except PollError as error:
-            self.agents_read[aid] = error
-            raise
-        return agents
+    async def sessions(
+        self, aid: str, start: int, end: int, deadline: asyncio.Timeout
+    ) -> SessionBatch:
+        """See `Api`."""
+        self.batches[aid] = await super().sessions(aid, start, end, deadline)
+        return self.batches[aid]
 
 
-async def check(loaded: Loaded, tell: Tell) -> Report:
-    """Poll every account group once, one after another; `tell` is called with what is being done.
+async def check(loaded: Loaded, *, progress: Callable[[str], None], all_settings: bool) -> Report:
+    """Poll every account group once and report.
 
     Raises:
-        SettingsError: for whatever would keep the exporter from starting, before anything is asked.
+        SettingsError: A file that the settings name is invalid; nothing was queried.
     """
-    settings = loaded.settings
-    if settings.web.config_file:
-        web_config.read(settings.web.config_file)
-    exporter = Exporter(settings)
+    config_file = loaded.settings.web.config_file
+    if config_file:
+        Authenticator(config_file, Clock())
+    exporter = Exporter(loaded.settings, api_type=RecordingApi)
+    pages: dict[str, list[int]] = {"sessions": [], "agents": []}
     try:
-        watched = Watched(exporter.source)
-        exporter.source = watched
-        async with _telling(tell, "account groups", exporter):
-            await exporter.find()
-        groups = []
-        for number, poller in enumerate(exporter.pollers.values(), 1):
-            what = f"account group {poller.group.aid} ({number} of {len(exporter.pollers)})".replace("  ", " ")
-            async with _telling(tell, what, exporter):
-                before = _answered(exporter)
-                await poller.once()
-                groups.append(_group(poller, watched, _answered(exporter) - before, exporter))
-        await exporter.publisher.build()
-        return report.report(__version__, _found(loaded, exporter, watched, groups))
+        progress("Querying account groups")
+        await exporter.manager.update()
+        for aid, group in exporter.manager.groups.items():
+            progress(f"Querying account group {aid}")
+            for poller in group.pollers:
+                before = _pages(exporter)
+                await poller.poll()
+                pages[poller.source.name].append(_pages(exporter) - before)
+        await exporter.publisher.publish()
+        return _Reporter(loaded, exporter).report(pages, all_settings=all_settings)
     finally:
         await exporter.close()
 
 
-@asynccontextmanager
-async def _telling(tell: Tell, what: str, exporter: Exporter) -> AsyncIterator[None]:
-    """Tell what is being done, how many pages came, and what it waits for, for as long as it lasts."""
-    share = exporter.settings.api.requests_per_minute
-
-    async def keep_telling() -> None:
-        while True:
-            waits = ", waiting for our share of requests" if exporter.http.budget.sent() >= share else ""
-            tell(f"{what}: {_answered(exporter).total()} pages{waits}")
-            await asyncio.sleep(REDRAWN)
-
-    telling = asyncio.create_task(keep_telling())
-    try:
-        yield
-    finally:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
+def _pages(exporter: Exporter) -> int:
+    """Return the number of pages read so far."""
+    (family,) = exporter.metrics.api_requests.collect()
+    return sum(int(each.value) for each in family.samples if each.labels["code"] == "200")
 
 
-def _requests(exporter: Exporter) -> dict[str, dict[str, int]]:
-    """Return the requests so far by route and status, as the exporter's own metrics count them."""
-    requests: dict[str, dict[str, int]] = {}
-    for family in exporter.telemetry.registry.collect():
-        for sample in family.samples:
-            if sample.name == "thousandeyes_exporter_api_requests_total" and sample.value:
-                requests.setdefault(sample.labels["route"], {})[sample.labels["code"]] = int(sample.value)
-    return requests
+class _Reporter:
+    """Makes the report of an exporter that has polled once; each section adds its findings."""
+
+    def __init__(self, loaded: Loaded, exporter: Exporter) -> None:
+        self._loaded, self._settings = loaded, loaded.settings
+        self._exporter = exporter
+        self._api = cast("RecordingApi", exporter.api)
+        self._visible = [group.aid for group in self._api.groups]
+        self._findings: list[Finding] = []
+
+    def report(self, pages: Mapping[str, Sequence[int]], *, all_settings: bool) -> Report:
+        """Return the report; `pages` has the pages read by each poll, by source."""
+        for warning in self._loaded.warnings:
+            what, _, advice = warning.partition("; ")
+            self._find("warning", "settings", what, advice)
+        settings = [
+            {"name": name, "value": value, "source": source}
+            for name, value, source in self._loaded.shown()
+            if all_settings or source != "default"
+        ]
+        api = self._api_section()
+        groups = [self._group_section(each) for each in self._exporter.manager.groups.values()]
+        series, requests = self._series_section(), self._requests_section(pages)
+        severities = list(STYLES)
+        self._findings.sort(key=lambda each: severities.index(each.severity))
+        verdict: Verdict = "good"
+        if not groups or any(group["failure"] for group in groups):
+            verdict = "failed"
+        elif not any(group["joined"] + group["user_only"] for group in groups):
+            verdict = "nothing"
+        elif requests["total_per_minute"] > requests["limit_per_minute"]:
+            verdict = "too_much"
+        elif any(each.severity == "warning" for each in self._findings):
+            verdict = "warnings"
+        return Report(__version__, settings, api, groups, series, requests, self._findings, verdict)
+
+    def _find(self, severity: Severity, about: str, what: str, advice: str) -> None:
+        self._findings.append(Finding(severity, about, what, advice))
+
+    def _api_section(self) -> Section:
+        api, clock = self._settings.api, self._exporter.client.api_clock
+        if failure := self._exporter.manager.failure:
+            self._find("error", "API", str(failure), HINTS[failure.reason])
+        skew = clock.clock.wall() - clock.now() if clock.synchronized else None
+        if skew and abs(skew) > MAX_CLOCK_SKEW_SECONDS:
+            what = f"the local clock differs from the API's clock by {skew:+.0f} s"
+            self._find("warning", "API", what, "synchronize it: alerts use the local clock")
+        return {
+            "url": api.url,
+            "version": api.version,
+            "failure": str(failure or ""),
+            "account_groups": self._visible,
+            "clock_skew_seconds": skew,
+        }
+
+    def _group_section(self, polled: PolledGroup) -> Section:
+        aid, (sessions, agents) = polled.group.aid, polled.pollers
+        about = f"account group {aid}" if aid else "the token's own account group"
+        batch = self._api.batches.get(aid, SessionBatch([], [], Counter()))
+        latest = self._exporter.client.api_clock.now()
+        rejected = Counter[str](self._exporter.config.filter.apply(batch, latest).rejected)
+        filtered = rejected.pop("filtered", 0)
+        result = cast("SessionsResult", sessions.source.result)
+        users = [user for user, _ in result.sessions]
+        delays = [user.commit_delay for user in users if user.commit_delay >= 0]
+        median, p95 = np.quantile(delays, [0.5, 0.95]).tolist() if delays else (None, None)
+        newest = max((user.round for user in users), default=None)
+        section: Section = {
+            "aid": aid,
+            "name": polled.group.name,
+            "failure": str(sessions.failure or ""),
+            "permissions": dict(_permissions(batch, sessions, agents)),
+            "agents": None if agents.failure else len(_agents(agents)),
+            "user_sessions": len(batch.users),
+            "network_sessions": len(batch.networks),
+            "rejected": rejected,
+            "filtered": filtered,
+            "joined": 0,
+            "user_only": 0,
+            "network_only": 0,
+            **result.counts,
+            "newest_round": newest and datetime.fromtimestamp(newest, UTC),
+            "commit_delay_median_seconds": median,
+            "commit_delay_p95_seconds": p95,
+        }
+        if failure := sessions.failure:
+            advice = HINTS[failure.reason]
+            if aid and self._visible and aid not in self._visible:
+                visible = _format(self._visible)
+                advice = f"correct api.account_groups: the token has access to {visible}"
+            self._find("error", about, str(failure), advice)
+        elif not users and (filtered or not rejected):
+            self._find("warning", about, *self._why_no_data(section, batch))
+        elif users and section["joined"] < MIN_JOIN_RATIO * len(users):
+            share = _percent(section["joined"], len(users))
+            what = f"only {share} of user sessions have a network session"
+            advice = f"check the agents' monitoring settings and the permission {VIEW_DATA!r}"
+            self._find("warning", about, what, advice)
+        for permission, state in section["permissions"].items():
+            if state == "missing":
+                advice = "grant it to the role of the token's user"
+                self._find("warning", about, f"missing permission: {permission}", advice)
+        if rejected:
+            total = len(batch.users) + len(batch.networks) + batch.rejected.total()
+            lost = rejected.total()
+            severity: Severity = "warning" if lost > MAX_REJECTED_RATIO * total else "note"
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
+            what = f"{lost:,} of {total:,} records were rejected: {reasons}"
+            advice = "check api.version; if it is correct, please report it with these reasons"
+            self._find(severity, about, what, advice)
+        if p95 and p95 > self._settings.poll.overlap:
+            what = f"5 % of sessions are committed later than poll.overlap: {p95:.0f} s"
+            advice = f"set poll.overlap to {format_duration(math.ceil(p95 / 60) * 60)} or more"
+            self._find("warning", about, what, advice)
+        return section
+
+    def _why_no_data(self, section: Section, batch: SessionBatch) -> tuple[str, str]:
+        """Return why no user session of an account group is published, and what to do."""
+        if section["filtered"]:
+            keys = [user.key for user in batch.users]
+            values = {
+                "sites": Counter(normalize_host(key.site) for key in keys),
+                "agents": Counter(key.agent for key in keys),
+                "protocols": Counter(key.protocol for key in keys),
+            }
+            frequent = (
+                f"{name} such as {_format([value for value, _ in counter.most_common(3)])}"
+                for name, counter in values.items()
+            )
+            what = f"the filters dropped all {section['filtered']:,} sessions"
+            return what, f"patterns must match the whole value; there are {'; '.join(frequent)}"
+        if search := self._settings.filter.search:
+            what = f"the API has no session for filter.search ({', '.join(search)})"
+            return what, "correct filter.search"
+        if section["agents"] == 0:
+            what, advice = "the account group has no agents", "enroll agents"
+        else:
+            lookback = format_duration(self._settings.poll.lookback)
+            what = f"no session within poll.lookback ({lookback})"
+            advice = "check Endpoint Agents > Views; outside working hours, raise poll.lookback"
+        if others := [aid for aid in self._visible if aid != section["aid"]]:
+            advice += f", or set api.account_groups: the token has access to {_format(others)}"
+        return what, advice
+
+    def _series_section(self) -> Section:
+        publication, limit = self._exporter.publisher.current, self._settings.metrics.max_series
+        published, folded = publication.snapshot.series, publication.dropped
+        families, sites = Counter[str](), Counter[str]()
+        for group in publication.groups:
+            table = group.sessions.series
+            for family, column in table.columns.items():
+                families[family] += int(np.count_nonzero(~np.isnan(column)))
+            for key, samples in zip(table.keys, table.samples.tolist(), strict=True):
+                sites[key.site] += samples
+        detail = sum(families[family.short_name] for family in FAMILIES if family.detail)
+        advice = "raise metrics.max_series, or use metrics.families, site groups or filters"
+        if folded:
+            what = f"{folded:,} series above metrics.max_series are folded into __other__"
+            self._find("warning", "series", what, advice)
+        elif published >= NEAR_LIMIT_RATIO * limit:
+            what = f"{_percent(published, limit)} of metrics.max_series are used"
+            self._find("warning", "series", what, advice)
+        if detail:
+            share = _percent(detail, published)
+            what = f"metrics.families: standard saves {detail:,} series ({share})"
+            self._find("note", "series", what, "dashboards and alerts do not need them")
+        body = ExpositionCache(self._exporter, self._exporter.clock).body(Format.TEXT)
+        text = b"".join(body.chunks(gzip=False))
+        return {
+            "published": published,
+            "limit": limit,
+            "folded": folded,
+            "with_standard_families": published - detail,
+            "by_family": dict((+families).most_common()),
+            "by_site": dict(sites.most_common()),
+            "scrape_samples": sum(not line.startswith(b"#") for line in text.splitlines()),
+            "scrape_text_bytes": len(text),
+            "scrape_gzip_bytes": body.size(gzip=True),
+        }
+
+    def _requests_section(self, pages: Mapping[str, Sequence[int]]) -> Section:
+        """Estimate the steady state: later polls read the overlap, and a page of each listing."""
+        settings, poll = self._settings, self._settings.poll
+        share = min(1.0, (poll.overlap + poll.interval + ROUND_SECONDS) / poll.lookback)
+        later = sum(max(2, math.ceil(count * share)) for count in pages["sessions"])
+        listings = sum(pages["agents"]) + 1  # and the listing of account groups
+        sessions, agents = 60 * later / poll.interval, 60 * listings / settings.agents.interval
+        organization = self._exporter.client.rate_limiter.limits.limit
+        limit = min(settings.api.requests_per_minute, organization or DEFAULT_ORGANIZATION_LIMIT)
+        if sessions + agents >= NEAR_LIMIT_RATIO * limit:
+            what = f"{sessions + agents:.0f} requests a minute, limit {limit:.0f}"
+            advice = "raise poll.interval, shorten poll.overlap, or request less with filter.search"
+            self._find("warning", "requests", what, advice)
+        return {
+            "sessions_per_minute": sessions,
+            "agents_per_minute": agents,
+            "total_per_minute": sessions + agents,
+            "limit_per_minute": limit,
+            "organization_limit_per_minute": organization,
+        }
 
 
-def _answered(exporter: Exporter) -> Counter[str]:
-    """Return the pages so far, by route."""
-    return Counter({route: codes.get("200", 0) for route, codes in _requests(exporter).items()})
-
-
-def _found(loaded: Loaded, exporter: Exporter, watched: Watched, groups: list[Group]) -> Found:
-    settings, limit = loaded.settings, exporter.http.budget.rate_limit
-    requests, api_clock = _requests(exporter), exporter.http.api_clock
-    refused = watched.refused
-    return Found(
-        settings=[report.Setting(*shown) for shown in loaded.shown()],
-        warnings=loaded.warnings,
-        api=report.Api(
-            url=settings.api.url,
-            version=settings.api.version,
-            reached=any(codes.keys() - {"error"} for codes in requests.values()),
-            answered=any("200" in codes for codes in requests.values()),
-            account_groups=[report.Visible(group.aid, group.name, group.current) for group in watched.groups],
-            failure=Failure(refused.reason, str(refused)) if refused else None,
-            clock_ahead_seconds=exporter.clock.wall() - api_clock.now() if api_clock.known else None,
-            rate_limit_requests=limit.limit,
-            rate_limit_remaining_requests=limit.remaining,
-            requests=requests,
-            search=searched(settings.filter.include_agents, settings.filter.search),
-        ),
-        account_groups=groups,
-        series=_series(exporter),
-        scrape=_scrape(exporter),
-        requests=_steady(settings, groups, _answered(exporter), limit.limit),
-        poll=report.Poll(settings.poll.interval, settings.poll.lookback, settings.poll.overlap),
-    )
-
-
-def _group(poller: Poller, watched: Watched, pages: Counter[str], exporter: Exporter) -> Group:
-    """Tell what one poll found."""
-    group, result, settings = poller.group, poller.result, exporter.settings
-    read, agents = watched.read.get(group.aid), watched.agents_read.get(group.aid)
-    failure = Failure(poller.failing, poller.failure) if poller.failing else None
-    head = Group(
-        aid=group.aid,
-        name=group.name,
-        current=group.current,
-        failure=failure,
-        permissions=list(_permissions(failure, read, agents)),
-    )
-    if failure or read is None:
-        return head
-    sessions = [user for user, _ in result.pairs]
-    rounds = {user.round for user in sessions}
-    rejected = {reason: _rejected(exporter, group.aid, reason) for reason in REJECTIONS}
-    filtered = rejected.pop("filtered")
-    wanted = set(searched(settings.filter.include_agents, settings.filter.search).get("agentId", ()))
-    return msgspec.structs.replace(
-        head,
-        agents=len(agents) if isinstance(agents, list) else None,
-        user_sessions_read=len(read.users),
-        network_sessions_read=len(read.networks),
-        rejected={reason: number for reason, number in rejected.items() if number},
-        filtered=filtered,
-        filtered_by={f"filter.{name}": _left_out(name, read, settings) for name in FILTERS} if filtered else {},
-        often={
-            "agent": _commonest(user.key.agent for user in read.users),
-            "site": _commonest(host(user.key.site) for user in read.users),
-            "protocol": _commonest(user.key.protocol for user in read.users),
-        },
-        agents_searched=len(wanted & {agent.id for agent in agents}) if wanted and isinstance(agents, list) else None,
-        joined=result.counts["joined"],
-        user_only=result.counts["user_only"],
-        network_only=result.counts["network_only"],
-        rounds=report.Rounds(min(rounds), max(rounds), len(rounds)) if rounds else None,
-        commit_delay_seconds=_delays(sessions),
-        pages=_pages(pages, read.users, settings),
-    )
-
-
-def _rejected(exporter: Exporter, aid: str, reason: Rejection) -> int:
-    """Return how many records were rejected, as the exporter's own metrics count them."""
-    labels = {"aid": aid, "reason": reason}
-    registry = exporter.telemetry.registry
-    return int(registry.get_sample_value("thousandeyes_exporter_records_rejected_total", labels) or 0)
-
-
-def _commonest(values: Iterable[str]) -> list[str]:
-    return [value for value, _ in Counter(values).most_common(COMMONEST)]
-
-
-def _left_out(name: str, read: Sessions, settings: Settings) -> int:
-    """Return how many user sessions one filter alone leaves out."""
-    alone = Selection(**{name: getattr(settings.filter, name)})
-    return alone.take(Sessions(read.users, [], Counter()), math.inf).rejected["filtered"]
+def _agents(poller: Poller) -> Sequence[Agent]:
+    return cast("Sequence[Agent]", poller.source.result)
 
 
 def _permissions(
-    failure: Failure | None, read: Sessions | None, agents: list[Agent] | PollError | None
-) -> Iterator[Permission]:
-    """Judge the permissions by what was refused, and by what came without names."""
-    if failure or read is None:
-        refused = failure is not None and failure.reason == "forbidden"
-        yield Permission(DATA, "missing" if refused else "unknown", "sessions were refused" if refused else "no answer")
-        return
-    yield Permission(ACCESS, "granted", "sessions were answered")
-    sites = {user.key.site for user in read.users}
-    yield Permission(DATA, *(("granted", "sessions came") if sites else ("unknown", "no session came")))
-    yield _readable(PAGES, "sites", sites)
-    match agents:
-        case PollError():
-            refused = agents.reason == "forbidden"
-            why = "their listing was refused" if refused else str(agents)
-            seen = f"names, platforms and versions of agents are missing: {why}"
-            yield Permission(AGENTS, "missing" if refused else "unknown", seen)
+    batch: SessionBatch, sessions: Poller, agents: Poller
+) -> Iterator[tuple[str, Permission]]:
+    """Infer permissions from what was refused, and from names replaced by numbers."""
+
+    def granted(poller: Poller, *, proven: bool) -> Permission:
+        if poller.failure and poller.failure.reason == "forbidden":
+            return "missing"
+        return "granted" if proven else "unknown"
+
+    def identified(names: Sequence[str]) -> Permission:
+        masked = all(name.isdigit() or not name for name in names)
+        return "unknown" if not names else "missing" if masked else "granted"
+
+    yield VIEW_DATA, granted(sessions, proven=bool(batch.users))
+    yield IDENTIFY_PAGES, identified([user.key.site for user in batch.users])
+    yield VIEW_AGENTS, granted(agents, proven=not agents.failure)
+    yield IDENTIFY_AGENTS, identified([agent.name for agent in _agents(agents)])
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f} %"
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the sections of a report as tables; findings and the verdict come last."""
+    rows = [(each["name"], each["value"] or "-", each["source"]) for each in report.settings]
+    _print_table(console, "Settings", rows)
+    _print_table(console, "API", _rows(report.api))
+    for group in report.account_groups[:TOP]:
+        _print_table(console, f"Account group {group['aid']} {group['name']}", _rows(group))
+    _print_table(console, "Per-session series", _rows(report.series))
+    _print_table(console, "API requests", _rows(report.requests))
+    for finding in report.findings:
+        console.print(Text(f"{finding.severity}: ", STYLES[finding.severity]), end="")
+        console.print(_text(f"{finding.about}: {finding.what}\n  → {finding.advice}"))
+    console.print(Text(*VERDICTS[report.verdict]))
+
+
+def _rows(section: Section) -> Iterator[tuple[str, str]]:
+    """Yield name and text of the fields that have a value."""
+    for name, value in section.items():
+        if name not in ("aid", "name") and value not in (None, "", {}, []):
+            yield name.replace("_", " "), _format(value)
+
+
+def _format(value: object) -> str:
+    match value:
+        case float():
+            return f"{value:,.1f}"
+        case int():
+            return f"{value:,}"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M} UTC"
+        case Mapping():
+            return _join([f"{key}: {_format(each)}" for key, each in value.items()], "\n")
         case list():
-            yield Permission(AGENTS, "granted", "agents were listed")
-            yield _readable(NAMES, "agents", {agent.name for agent in agents})
+            return _join([_format(each) for each in value], ", ")
+        case _:
+            return str(value)
 
 
-def _readable(permission: str, of: str, names: set[str]) -> Permission:
-    if not names:
-        return Permission(permission, "unknown", f"no {of} came")
-    masked = all(name.isdigit() or not name for name in names)
-    seen = f"numbers, or nothing, stand in the place of the names of {of}" if masked else f"names of {of} came"
-    return Permission(permission, "missing" if masked else "granted", seen)
+def _join(texts: Sequence[str], separator: str) -> str:
+    more = [f"and {len(texts) - TOP:,} more"] if len(texts) > TOP else []
+    return separator.join([*texts[:TOP], *more])
 
 
-def _delays(sessions: Sequence[UserSession]) -> report.Delays | None:
-    known = [user.commit_delay for user in sessions if user.commit_delay >= 0]
-    return report.Delays(*np.quantile(known, [0.5, 0.95, 1.0]).tolist()) if known else None
+def _print_table(console: Console, title: str, rows: Iterable[Sequence[str]]) -> None:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*map(_text, row))
+    console.print(_text(title.strip(), "bold"))
+    console.print(table)
+    console.print()
 
 
-def _pages(pages: Counter[str], users: Sequence[UserSession], settings: Settings) -> report.Pages:
-    """Count the pages of the first poll, and estimate those of a later one, which reads less of the past."""
-    api, poll = VERSIONS[settings.api.version], settings.poll
-    listings = [pages[ask("", 0, 0, {}).path] for ask in (api.user_sessions, api.network_sessions)]
-    span = poll.overlap + poll.interval + ROUND
-    newest = max((user.round for user in users), default=0)
-    recent = sum(user.round > newest - span for user in users) / max(len(users), 1)
-    share = min(1.0, max(recent, span / poll.lookback))
-    return report.Pages(
-        first_poll=sum(listings),
-        later_poll=sum(report.pages_later(read, share) for read in listings),
-        agents=pages[api.agents("").path],
-    )
+def _text(text: str, style: str = "") -> Text:
+    """Replace control characters, which the API can send, except line breaks."""
+    replaced = (c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return Text("".join(replaced), style, overflow="fold")
 
 
-def _steady(settings: Settings, groups: Sequence[Group], pages: Counter[str], granted: float | None) -> report.Requests:
-    """Tell how many requests it will be, once the first polls are done."""
-    read = [group.pages for group in groups if group.pages]
-    listings = sum(each.agents for each in read) + pages[VERSIONS[settings.api.version].account_groups().path]
-    a_poll = sum(each.later_poll for each in read)
-    return report.Requests(
-        a_poll=a_poll,
-        a_minute=60.0 * (a_poll / settings.poll.interval + listings / AGENTS_EVERY),
-        share=settings.api.requests_per_minute,
-        organization=granted or report.ORGANIZATION,
-    )
+async def run_check(loaded: Loaded, *, json: bool, all_settings: bool) -> bool:
+    """Check, and print the report on standard output; return whether the exporter can serve.
 
-
-def _series(exporter: Exporter) -> report.Series:
-    """Count the per-session gauges as they are published."""
-    publication = exporter.publisher.publication
-    families, sites = Counter[str](), Counter[str]()
-    for _, rows in publication.rows:
-        for family, column in rows.columns.items():
-            families[family] += int(np.count_nonzero(~np.isnan(column)))
-        for key, samples in zip(rows.keys, rows.samples.tolist(), strict=True):
-            sites[key.site] += samples
-    return report.Series(
-        published=publication.snapshot.series,
-        limit=exporter.settings.metrics.max_series,
-        folded=publication.dropped,
-        by_family=dict((+families).most_common()),
-        by_site=dict(sites.most_common()),
-    )
-
-
-def _scrape(exporter: Exporter) -> report.Scrape:
-    """Weigh what a scrape would be sent now."""
-    exposition = Exposition(lambda: exporter.publisher.publication.snapshot, exporter.telemetry, exporter.clock)
-    scraped = exposition.text(Format.TEXT)
-    lines, comments, last = 0, 0, b"\n"
-    for part in scraped.parts:
-        for text in plain(part):
-            lines += text.count(b"\n")
-            comments += (last + text).count(b"\n#")
-            last = text[-1:]
-    return report.Scrape(lines - comments, sum(part.size for part in scraped.parts), scraped.length)
+    Raises:
+        SettingsError: A file that the settings name is invalid.
+    """
+    with Console(stderr=True).status("Querying the API") as status:  # only on a terminal
+        all_settings = all_settings or json
+        report = await check(loaded, progress=status.update, all_settings=all_settings)
+    if json:
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    else:
+        print_report(report, Console(highlight=False, markup=False, emoji=False))
+    return report.verdict in ("good", "warnings")

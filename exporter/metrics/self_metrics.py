@@ -1,0 +1,200 @@
+"""The exporter's own metrics, in a registry of their own."""
+
+import platform
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    PROCESS_COLLECTOR,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
+
+from exporter import __version__
+from exporter.errors import REASONS, REJECTION_REASONS
+from exporter.metrics.exposition import Format
+
+PREFIX = "thousandeyes_exporter_"
+CODES = ("200", "400", "401", "403", "404", "429", "500", "502", "503", "error")
+"""Values of `code` that start at 0; `error` means that there was no response."""
+COMMIT_DELAY_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 120, 180, 240, 300, 600, 900)
+REQUEST_DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class OrganizationLimits(Protocol):
+    """The organization's rate limit as last sent by the API; `None` for what it did not send."""
+
+    @property
+    def limit(self) -> float | None:
+        """Requests per minute."""
+
+    @property
+    def remaining(self) -> float | None:
+        """Requests left in the current minute."""
+
+    @property
+    def reset(self) -> float | None:
+        """End of the current minute, Unix seconds."""
+
+
+class SelfMetrics:
+    """Metrics about polls, API requests and the snapshot."""
+
+    def __init__(self, *, process: bool = True) -> None:
+        """Create all metrics; `process` adds `process_*` and `python_*`."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        self.rate_limit: OrganizationLimits | None = None
+
+        def counter(name: str, help_: str, *labels: str) -> Counter:
+            return Counter(PREFIX + name, help_, labels, registry=registry)
+
+        def gauge(name: str, help_: str, *labels: str) -> Gauge:
+            return Gauge(PREFIX + name, help_, labels, registry=registry)
+
+        poll = ("aid", "source")
+        self.up = Gauge(
+            "thousandeyes_up",
+            "Whether the last poll was complete (1) or failed (0).",
+            poll,
+            registry=registry,
+        )
+        self.build_info = gauge(
+            "build_info", "Versions of the exporter and of Python: always 1.", "version", "python"
+        )
+        self.polls = counter("polls", "Polls, complete and failed.", *poll)
+        self.poll_failures = counter("poll_failures", "Failed polls by reason.", *poll, "reason")
+        self.polls_skipped = counter(
+            "polls_skipped", "Polls skipped because the previous one was still running.", *poll
+        )
+        self.last_poll_timestamp = gauge(
+            "last_poll_timestamp_seconds",
+            "End of the last poll, Unix time of the API's clock.",
+            *poll,
+        )
+        self.last_poll_success_timestamp = gauge(
+            "last_poll_success_timestamp_seconds",
+            "End of the last complete poll, Unix time of the API's clock.",
+            *poll,
+        )
+        self.last_poll_duration = gauge(
+            "last_poll_duration_seconds", "Duration of the last poll.", *poll
+        )
+        self.poll_interval = gauge(
+            "poll_interval_seconds", "Configured time between polls.", "source"
+        )
+        self.newest_round = gauge(
+            "newest_round_timestamp_seconds",
+            "Start of the newest measurement round, Unix time.",
+            *poll,
+        )
+        self.sessions = gauge(
+            "sessions", "Sessions in the look-back window by join state.", "aid", "state"
+        )
+        self.session_commit_delay = Histogram(
+            f"{PREFIX}session_commit_delay_seconds",
+            "Time from session to commit (API fields date, committed); each new session once.",
+            ["aid"],
+            buckets=COMMIT_DELAY_BUCKETS,
+            registry=registry,
+        )
+        self.records_rejected = counter(
+            "records_rejected", "API records that were rejected, by reason.", *poll, "reason"
+        )
+        self.api_requests = counter(
+            "api_requests", "API requests by status code; code error: no response.", "route", "code"
+        )
+        self.api_request_duration = Histogram(
+            f"{PREFIX}api_request_duration_seconds",
+            "Duration of API requests.",
+            ["route"],
+            buckets=REQUEST_DURATION_BUCKETS,
+            registry=registry,
+        )
+        self.api_retries = counter(
+            "api_retries", "API requests that were retried, by reason.", "reason"
+        )
+        self.series = gauge("series", "Series of the per-session metrics.")
+        self.series_limit = gauge(
+            "series_limit", "Configured maximum number of per-session series."
+        )
+        self.series_dropped = gauge("series_dropped", "Series folded into __other__ by the limit.")
+        self.snapshot_size = gauge(
+            "snapshot_size_bytes", "Size of the snapshot as uncompressed text."
+        )
+        self._by_account_group: tuple[MetricWrapperBase, ...] = (
+            self.up, self.polls, self.poll_failures, self.polls_skipped, self.last_poll_timestamp,
+            self.last_poll_success_timestamp, self.last_poll_duration, self.newest_round,
+            self.sessions, self.session_commit_delay, self.records_rejected,
+        )  # fmt: skip
+        self.build_info.labels(__version__, platform.python_version()).set(1)
+        registry.register(_RateLimitCollector(self))
+        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR) if process else ():
+            registry.register(collector)
+
+    def initialize(self, aid: str, source: str) -> None:
+        """Create the label sets of one source of an account group, counters at 0."""
+        self.up.labels(aid, source).set(0)
+        self.polls.labels(aid, source)
+        self.polls_skipped.labels(aid, source)
+        for reason in REASONS:
+            self.poll_failures.labels(aid, source, reason)
+        for rejection in REJECTION_REASONS:
+            self.records_rejected.labels(aid, source, rejection)
+
+    def initialize_api(self, routes: Iterable[str], retry_reasons: Iterable[str]) -> None:
+        """Create the label sets of API requests, counters at 0."""
+        for route in routes:
+            self.api_request_duration.labels(route)
+            for code in CODES:
+                self.api_requests.labels(route, code)
+        for reason in sorted(retry_reasons):
+            self.api_retries.labels(reason)
+
+    def remove(self, aid: str) -> None:
+        """Remove all series of an account group that is no longer polled."""
+        for metric in self._by_account_group:
+            metric.remove_by_labels({"aid": aid})
+
+    def render(self, format_: Format) -> str:
+        """Return the text of all metrics, with the end marker in OpenMetrics."""
+        generate = generate_openmetrics if format_ is Format.OPENMETRICS else generate_latest
+        text: bytes = generate(self.registry)
+        return text.decode()
+
+
+class _RateLimitCollector(Collector):
+    """The organization's rate limit; a value that the API did not send has no sample."""
+
+    def __init__(self, metrics: SelfMetrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        limits = self._metrics.rate_limit
+        if limits is None:
+            return
+        for name, help_, value in (
+            ("requests", "Requests per minute that the API grants the organization.", limits.limit),
+            (
+                "remaining_requests",
+                "Requests left to the organization in this minute.",
+                limits.remaining,
+            ),
+            (
+                "reset_timestamp_seconds",
+                "Time at which the rate limit resets, Unix time.",
+                limits.reset,
+            ),
+        ):
+            if value is not None:
+                yield GaugeMetricFamily(f"{PREFIX}api_rate_limit_{name}", help_, value)

@@ -1,0 +1,1 @@
+"""Endpoint sessions: filter, store, join and aggregate. Pure: no I/O, no clock."""

@@ -1,0 +1,1 @@
+"""HTTP endpoints: metrics, health checks and the status page."""
