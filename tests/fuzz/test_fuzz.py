@@ -1,209 +1,259 @@
-"""What fuzzing holds in every run of the tests: many spoiled replies, requests and files, each run of another seed.
+"""Fuzzing: what holds for any response of the API, any request of a scraper, and any file.
 
-`make fuzz` goes on for as long as it is told, guided by coverage. What broke once stands at the end.
+The tests run a few cases, always the same. `make fuzz` runs other cases, each test for a while.
 """
-
-# ruff: noqa: S311, T201 - what goes wrong is not a secret; the seed is for people
 
 import asyncio
 import json
+import math
 import os
-import platform
+import re
 import secrets
-import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import cache
 from pathlib import Path
 from random import Random
+from typing import Any
 
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from making import anything
-from servers import ROOT
-from virtual import Virtual
-from wires import envelope, page, record, shape
+from api_faults import ODD_NAMES
+from api_records import PAYLOADS, id_field, record
+from factories import text_of
+from fake_clock import fake_time
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from structlog.testing import capture_logs
+from web_server import connection, get, serve
 
-from exporter.api import VERSIONS
-from exporter.api.wire import Page, decode
-from exporter.clock import ApiClock
-from exporter.errors import PollError
-from fuzz import files, polls, replies, scrapers, transport
+from exporter.app import Exporter
+from exporter.clock import Clock
+from exporter.errors import SettingsError
+from exporter.metrics.exposition import Format
+from exporter.metrics.families import FAMILIES
+from exporter.settings import load as load_settings
+from exporter.thousandeyes.api import VERSIONS, Api
+from exporter.thousandeyes.schema import Listing, Page, decode
+from exporter.web.auth import Authenticator
+from exporter.web.config import load as load_web_config
 
-REPLIES = 200_000
-"""Of every run, by as many processes as there are processors here and in CI."""
-PROCESSES = 2
-
-
-@pytest.fixture(scope="module")
-def seed() -> str:
-    """Return the seed of this run, or that of another one from the variable FUZZ_SEED."""
-    return os.environ.get("FUZZ_SEED") or secrets.token_hex(4)
-
-
-@pytest.mark.timeout(400)
-async def test_whatever_the_api_replies_what_is_published_is_sound(seed: str) -> None:
-    # Not measured for coverage, which would take three times as long.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    running = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fuzz", f"--replies={REPLIES // PROCESSES}", f"--seed={seed}-{number}",
-            cwd=ROOT / "tests", env=environment, stdout=asyncio.subprocess.PIPE,
-        )
-        for number in range(PROCESSES)
-    ]  # fmt: skip
-    for process in running:
-        said, _ = await process.communicate()
-        print(said.decode())
-        assert process.returncode == 0, said.decode()
+CANARY = "canary9hT2xVq"
 
 
-async def test_whatever_comes_over_the_wire_ends_as_a_reply_or_with_a_closed_reason(seed: str) -> None:
-    ends = await transport.fetched(seed, 500)
-    assert {"200", "protocol"} <= ends.keys()
+def fuzz(count: int, case: Callable[[Random], Any]) -> None:
+    """Run a case with `count` seeds, or more for `FUZZ_SECONDS`; a failure has its seed."""
+    seconds, number = float(os.environ.get("FUZZ_SECONDS", "0")), 0
+    run, end = secrets.token_hex(4) if seconds else "0", time.monotonic() + seconds
+    while number < count or time.monotonic() < end:
+        seed = os.environ.get("FUZZ_SEED", f"{run}/{number}")
+        number += 1
+        try:
+            case(Random(seed))  # noqa: S311
+        except Exception as error:
+            error.add_note(f"repeat with FUZZ_SEED={seed}")
+            raise
 
 
-@pytest.mark.parametrize("protected", [False, True])
-def test_whatever_a_scraper_sends_the_server_goes_on(seed: str, protected: bool, tmp_path: Path) -> None:
-    (tmp_path / "web.yml").write_text(files.WEB_EXAMPLES[0])
-    with scrapers.serving(web__config_file=tmp_path / "web.yml" if protected else None) as server:
-        for number in range(500 if protected else 3000):
-            rng = Random(f"{seed}/{number}")
-            data = scrapers.sent(rng)
-            cut = rng.randrange(len(data) + 1)
-            try:
-                server.hold(data[:cut], data[cut:])
-            except AssertionError as error:
-                raise AssertionError(f"seed {seed}, number {number}: {data!r}") from error
-        server.good(401 if protected else 200)
-
-
-@pytest.mark.parametrize(("read", "examples"), [("settings", files.EXAMPLES), ("web_config", files.WEB_EXAMPLES)])
-def test_whatever_a_file_says_it_is_good_or_its_problems_are_told(
-    read: str, examples: tuple[str, ...], seed: str
-) -> None:
-    outcomes = set()
-    with ExitStack() as stack:
-        file = files.Files()
-        stack.callback(file.close)
-        for number in range(500):
-            data = files.written(Random(f"{seed}/{number}"), examples)
-            try:
-                outcomes.add(getattr(file, read)(data))
-            except Exception as error:
-                raise AssertionError(f"seed {seed}, number {number}: {data!r}") from error
-    assert outcomes == {True, False} or read == "web_config"
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="atheris has no wheels for this machine")
-def test_every_guided_target_takes_its_seeds() -> None:
-    from fuzz import guided  # noqa: PLC0415  it needs atheris
-
-    for name, make in guided.TARGETS.items():
-        with ExitStack() as stack:
-            target = make(stack)
-            taken = [target(seed) for seed in list(guided.seeds(name))[:40]]
-        assert taken, name
-
-
-# The same, by Hypothesis, which finds less and says it shortly.
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | anything,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(anything, inner, max_size=4),
-    max_leaves=8,
+LITERAL = re.compile(r'"@@(.*?)@@"')  # a string that stands for JSON that `json` cannot write
+NUMBERS = (
+    *(0, -1, 101, -0.0, 1.5, 1e6, 5e-324, 1.7e308, 2**53 + 1, 2**60, 2**64, -60, 253_402_300_740),
+    *(float("nan"), float("-inf"), "@@1e999@@", f"@@{'9' * 5000}@@", "@@1E10@@", "@@01@@"),
 )
-listings = pytest.mark.parametrize(
-    ("version", "listing"), [(version, it) for version in VERSIONS for it in ("users", "networks", "agents", "groups")]
+TEXTS = (
+    *ODD_NAMES, "__name__", "__other__", "NaN", "150", "x" * 300, "x" * 299 + "y", "A", "a", "é",
+    "e\u0301", "\ufeff", "# EOF", 'a",b="c"} 1\n# TYPE x gauge', "\\n", "\u3000", "[::1]:443",
+    "HOST.example:80", "host.", "2026-02-30 24:00:00", "0001-01-01T00:00:00+23:59",
+)  # fmt: skip
+OTHERS = (
+    *(None, True, [], {}, [[]], {"": ""}, {"href": None}, {"href": 1}, [None] * 50, "\ud800"),
+    *("@@" + "[" * depth + "]" * depth + "@@" for depth in (10, 100_000)),
 )
 
 
-@listings
-@settings(max_examples=60)
-@given(data=st.data())
-def test_a_record_with_any_field_is_read_or_rejected(version: str, listing: str, data: st.DataObject) -> None:
-    whole = record(version, "users") | record(version, "networks") | {"aid": "1", "name": "a", "lastSeen": None}
-    names = st.sampled_from(sorted(whole)) | anything
-    changed = {**whole, **data.draw(st.dictionaries(names, json_values, max_size=3))}
-    found = _read(json.dumps(envelope(version, listing, changed, whole)).encode(), version, listing)
-    assert found is None or len(found.records) + found.rejected.total() >= 2
+def mutate(rng: Random, node: Any) -> Any:
+    """Return a copy of a JSON document with one change at a random place."""
+    if not isinstance(node, dict | list) or not node or rng.random() < 0.05:
+        alike = NUMBERS if isinstance(node, int | float) else TEXTS
+        return rng.choice(rng.choice((alike, alike, NUMBERS, TEXTS, OTHERS)))
+    copy = node.copy()
+    key = rng.choice(list(copy) if isinstance(copy, dict) else range(len(copy)))
+    match rng.randrange(16):
+        case 0:
+            del copy[key]
+        case 1 if isinstance(copy, dict):
+            copy[rng.choice(TEXTS)] = copy.pop(key)
+        case 1 if isinstance(copy, list):
+            copy *= rng.choice((2, 20))
+        case _:
+            copy[key] = mutate(rng, copy[key])
+    return copy
 
 
-@listings
-@settings(max_examples=60)
-@given(body=st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_any_bytes_are_a_page_or_a_closed_reason(version: str, listing: str, body: bytes) -> None:
-    _read(body, version, listing)
+def damage(rng: Random, data: bytes, words: Sequence[bytes]) -> bytes:
+    """Return a copy with a few pieces removed, repeated, or replaced by words or random bytes."""
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        position = rng.randrange(len(data) + 1)
+        start = rng.choice((position, data.rfind(b"\n", 0, position) + 1))
+        end = start + rng.choice((0, 0, 1, 4, 40, 10_000))
+        old, word = data[start:end], rng.choice(words)
+        new = rng.choice((word, word, b"", old * 2, old.swapcase(), rng.randbytes(2)))
+        data = data[:start] + new + data[end:]
+    return data
 
 
-def _read(body: bytes, version: str, listing: str) -> Page[object] | None:
-    try:
-        return decode(body, shape(version, listing))
-    except PollError as error:
-        polls.checked(error)
-        return None
+TEXT_FIELDS = ("agentId", "visitedSite", "protocol", "date", "committed", "name", "agentName")
+JSON_WORDS = b'\x00 \xff \xef\xbb\xbf " { } ] [ , : \\u 1e null, "id":'.split(b" ")
 
 
-# Time.
+@cache
+def recorded(version: str, key: str) -> list[Any]:
+    """Return the records under a key of recorded pages, and two with all fields."""
+    pages = [json.loads(path.read_bytes()) for path in sorted(PAYLOADS.glob(f"{version}/*.json"))]
+    whole = [record(version, "users"), record(version, "networks")]
+    return [*whole, *(each for page in pages for each in page.get(key, []))]
 
 
-def _sized(make: Callable[[int], object]) -> Callable[[int], bytes]:
-    return lambda size: json.dumps(make(size)).encode()
+class MutatedApi(Api):
+    """Reads pages of recorded records, some of them mutated."""
+
+    def __init__(self, rng: Random, now: Callable[[], float], version: str) -> None:
+        super().__init__(self, version, {})  # type: ignore[arg-type]  # it has `pages`
+        self.rng, self.now, self.version = rng, now, version
+
+    async def pages(self, _request: Any, listing: Listing[Any], _: Any) -> AsyncIterator[Page[Any]]:
+        body = self._body(listing)
+        page = decode(body, listing)
+        found, rejected = len(page.records), page.rejected.total()
+        try:
+            records = json.loads(body.decode("utf-8-sig"), parse_int=float)[listing.results]
+        except RecursionError:  # in unknown fields, which msgspec does not decode
+            records = range(found + rejected)
+        optional = page.rejected["bad_time"]  # an invalid optional time does not reject its record
+        assert found + rejected - optional <= len(records) <= found + rejected
+        yield page
+
+    def _body(self, listing: Listing[Any]) -> bytes:
+        rng, id_ = self.rng, id_field(self.version)
+        records = rng.choices(recorded(self.version, listing.results), k=rng.choice((1, 4, 16)))
+        for number, each in enumerate(records):
+            records[number] = each | {rng.choice(TEXT_FIELDS): rng.choice(TEXTS)}
+            if "roundId" in each:  # one of few sessions, of a recent round
+                start = self.now() // 60 * 60 - 60 * rng.randrange(3)
+                records[number] |= {id_: f"{rng.randrange(60)}", "roundId": start}
+        records = [mutate(rng, each) if rng.random() < 0.3 else each for each in records]
+        page = {listing.results: records, "_links": {"next": {"href": None}}, "pages": {"next": ""}}
+        page = mutate(rng, page) if rng.random() < 0.1 else page
+        body = LITERAL.sub(r"\1", json.dumps(page)).encode()
+        return damage(rng, body, JSON_WORDS) if rng.random() < 0.1 else body
 
 
-GOOD, BAD = record("v7", "users"), {**record("v7", "users"), "experienceScore": "1"}
-SHAPES: dict[str, Callable[[int], bytes]] = {
-    "records": _sized(lambda size: envelope("v7", "users", *[{**GOOD, "id": f"{n}"} for n in range(size)])),
-    "bad-records": _sized(lambda size: envelope("v7", "users", *[BAD] * size)),
-    "half-characters": _sized(lambda size: envelope("v7", "users", *[{**GOOD, "date": "\ud800"}] * size)),
-    "unknown-fields": _sized(lambda size: envelope("v7", "users", {**BAD, **{f"x{n}": n for n in range(10 * size)}})),
-    "unknown-keys": _sized(lambda size: {f"x{n}": n for n in range(10 * size)}),
-    "long-label": _sized(lambda size: envelope("v7", "users", {**GOOD, "visitedSite": "\u202e" * 100 * size})),
-    "wide": _sized(lambda size: envelope("v7", "users", {**BAD, "x": [[]] * 20 * size})),
-    "digits": lambda size: json.dumps(envelope("v7", "users", GOOD)).encode().replace(b"0.5", b"9" * 100 * size),
-    "deep": lambda size: b'{"results":' + b"[" * 100 * size,
-}
+def samples(text: str, parse: Callable[[str], Any]) -> dict[Any, float]:
+    """Parse an exposition: each series once, with a finite value and no timestamp."""
+    found = [sample for family in parse(text) for sample in family.samples]
+    series = {(s.name, frozenset(s.labels.items())): s.value for s in found}
+    assert len(series) == len(found)
+    assert all(s.timestamp is None and math.isfinite(s.value) for s in found)
+    return series
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_eight_times_the_size_takes_about_eight_times_the_time(name: str) -> None:
-    small, large = (SHAPES[name](size) for size in (250, 2000))
-
-    def seconds(body: bytes) -> float:
-        began = time.process_time()
-        _read(body, "v7", "users")
-        return time.process_time() - began
-
-    ratio = min(seconds(large) for _ in range(3)) / max(min(seconds(small) for _ in range(5)), 1e-4)
-    assert ratio < 30, "64 would be quadratic"
-
-
-# What broke once.
-
-
-@pytest.mark.parametrize(("version", "listing", "time_"), [
-    *((version, "users", "date") for version in VERSIONS), *((version, "agents", "lastSeen") for version in VERSIONS),
-])  # fmt: skip
-def test_half_a_character_in_the_name_of_a_field_does_not_keep_the_reader_for_ever(
-    version: str, listing: str, time_: str
-) -> None:
-    changed = {**record(version, "users"), "\ud800": 1, time_: None}
-    found = page(version, listing, changed)
-    assert found.records == []
-    assert found.rejected.total() >= 1
-
-
-@pytest.mark.parametrize("date", replies.FAR)
-def test_a_date_from_which_no_range_can_be_written_is_none(date: str) -> None:
-    clock = ApiClock(Virtual().clock)
-    clock.observe(date)
-    for api in VERSIONS.values():
-        assert api.user_sessions("", int(clock.now()) - 10**6, int(clock.now()) + 10**6, {})
+async def poll_and_scrape(rng: Random) -> None:
+    now, version = 1_700_000_070.0, rng.choice(list(VERSIONS))
+    max_series = rng.choice((40, 400, 100_000))
+    flags = (
+        f"--api.token=x --api.version={version} --api.account-groups={rng.choice(('all', '11'))} "
+        f"--metrics.max-series={max_series} --filter.exclude-sites={rng.choice(('x', '.*com'))}"
+    )
+    exporter = Exporter(
+        load_settings(flags.split(), {}).settings,
+        clock=Clock(lambda: now, lambda: now),
+        process=False,
+        api_type=lambda *_: MutatedApi(rng, lambda: now, version),  # type: ignore[arg-type]
+    )
+    for _ in range(8):
+        await exporter.manager.update()
+        pollers = exporter.manager.pollers
+        await asyncio.gather(*(poller.poll() for poller in pollers))
+        failures = [exporter.manager.failure, *(poller.failure for poller in pollers)]
+        assert {each.reason for each in failures if each} <= {"json", "schema"}
+        assert all(str(each).isprintable() and len(str(each)) < 600 for each in failures)
+        await exporter.publisher.publish()
+        now += 60
+    snapshot, metrics = exporter.snapshot, exporter.metrics
+    text, openmetrics = (
+        samples(text_of(snapshot.common, snapshot.tails[each]) + metrics.render(each), parse)
+        for each, parse in zip(Format, (parse_text, parse_openmetrics), strict=True)
+    )
+    assert text == openmetrics
+    gauges = [name for name, _ in text if name in {family.name for family in FAMILIES}]
+    assert len(gauges) == snapshot.series <= max_series
+    await exporter.close()
 
 
-def test_a_space_that_is_missing_behind_a_colon_tells_no_token() -> None:
-    with ExitStack() as stack:
-        file = files.Files()
-        stack.callback(file.close)
-        assert not file.settings(f"api: {{token:{files.SECRET}}}\n".encode())
+def test_any_response_is_read_or_rejected_and_the_exposition_is_valid() -> None:
+    fuzz(30, lambda rng: asyncio.run(poll_and_scrape(rng)))
+
+
+REQUESTS = (
+    b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: */*;q=0.5\r\nAccept-Encoding: gzip\r\n\r\n",
+    b"HEAD /?a=b HTTP/1.1\r\nHost: x\r\nAuthorization: Basic YTpi\r\nCookie: a=b\r\n\r\n",
+    b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+    b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"GET http://x/-/ready HTTP/1.0\r\nHost: x\r\n\r\n",
+)
+HTTP_WORDS = (
+    f"{CANARY}|X: {CANARY}\r\n|Authorization: Basic {CANARY}\r\n|X: {'z' * 9000}\r\n|Host: y\r\n|"
+    f"Content-Length: 5\r\n|Content-Length: +5\r\n|Content-Length: {'9' * 20}\r\n|{'f' * 20}\r\n|"
+    "Transfer-Encoding: chunked\r\n|Transfer-Encoding : chunked, identity\r\n|Upgrade: h2c\r\n|"
+    "Expect: 100-continue\r\n|Expect: x\r\n| folded\r\n|: x\r\n|-1\r\n|\r\n|\n|\r|\0|\xff| |:|*|"
+    "CONNECT|HTTP/0.9|http://[::1/|//|%00|PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n|" + "X: y\r\n" * 200
+)
+
+
+def test_any_request_leaves_the_server_responsive(tmp_path: Path, caplog: Any) -> None:
+    path, words = tmp_path / "web.yml", HTTP_WORDS.encode("latin-1").split(b"|")
+    path.write_text(FILES[0][1])
+
+    async def send(rng: Random) -> None:
+        auth, count = rng.choice((None, Authenticator(path, Clock()))), rng.choice((1, 2, 20))
+        requests = [damage(rng, each, words) for each in rng.choices(REQUESTS, k=count)]
+        with capture_logs() as logs:
+            async with serve(auth=auth) as url, asyncio.timeout(40.0):
+                async with connection(url) as (reader, writer):
+                    writer.write(b"".join(requests))
+                    reply = await reader.read()
+                assert (await get(url)).status == (401 if auth else 200)
+        assert {log["event"] for log in logs} <= {"malformed_request"}
+        assert not caplog.records
+        assert CANARY not in f"{logs} {reply!r}"
+
+    fuzz(300, fake_time(send))
+
+
+HASH = "a" * 21 + "O" + "b" * 30 + "C"
+EXAMPLE = (Path(__file__).parents[2] / "deploy" / "settings.example.yml").read_text()
+FILES: tuple[tuple[Callable[[Path], object], str], ...] = (
+    (load_web_config, f"basic_auth_users:\n  alice: $2y$10${HASH}\n"
+     "http_server_config: {headers: {X-Frame-Options: deny}}\n"),
+    (load_web_config, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n"),
+    (lambda path: load_settings([f"--config.file={path}"], {}),
+     EXAMPLE.replace("# token: 0", f"token: {CANARY}").replace("# proxy: ", "proxy: ")),
+)  # fmt: skip
+YAML_WORDS = (
+    "&a |*a|!!python/object:os.system ls|!x |<<: |---\n|\t|\0|\xff|? [a]\n: b\n|- |{|>\n|'|\"|#|: |"
+    f"~|0x1F|1e400|-1|10y|((a+)+)+$|(|[a-|\\|/dev/null|/x|http://[::1|{'[' * 3000}|{'9' * 5000}"
+)
+
+
+def test_any_file_is_valid_or_has_problems(tmp_path: Path) -> None:
+    def load_damaged(rng: Random) -> None:
+        path, (load, example) = tmp_path / "file.yml", rng.choice(FILES)
+        path.write_bytes(damage(rng, example.encode(), YAML_WORDS.encode("latin-1").split(b"|")))
+        start, problems = time.process_time(), ()
+        try:
+            load(path)
+        except SettingsError as error:
+            problems = error.problems
+        assert time.process_time() - start < 1.0
+        assert all(each.isprintable() and len(each) < 1000 for each in problems)
+        assert not [each for each in problems if CANARY in each or HASH in each]
+
+    fuzz(150, load_damaged)

@@ -1,0 +1,209 @@
+"""The simulated API follows the documented rules of both versions, and its faults have effects.
+
+What its records contain is verified by the vendor's SDK for v7, and by comparison with v7 for v6.
+"""
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from api_faults import FAULTS, faults
+from fake_clock import fake_time
+
+from exporter.simulator import Simulator, World, parse_faults
+from exporter.simulator.api import FILTERS
+
+NOW = 1_795_012_350
+"""2026-11-18 14:32:30 UTC, a Wednesday."""
+LAST_ROUND = NOW // 60 * 60 - 60
+V7 = "/v7/endpoint/test-results/real-user-tests/filter"
+V7_NETWORKS = "/v7/endpoint/test-results/real-user-tests/networks/filter"
+V6, V6_NETWORKS = "/v6/endpoint-data/user-sessions.json", "/v6/endpoint-data/user-sessions/network"
+V7_AGENTS, V6_AGENTS = "/v7/endpoint/agents", "/v6/endpoint-agents.json"
+V7_GROUPS, V6_GROUPS = "/v7/account-groups", "/v6/account-groups.json"
+BEARER, BASIC = "Bearer demo", f"Basic {b64encode(b'demo@example.com:demo').decode()}"
+
+
+class Client:
+    """Sends requests to a simulator, whose clock shows `now`."""
+
+    def __init__(self, world: World, **options: Any) -> None:
+        self.world, self.now = world, NOW
+        self.simulator = Simulator(world, clock=lambda: self.now, **options)
+
+    async def send(self, path: str, body: Any = None, token: str = BEARER) -> Any:
+        """Return the response, with its decoded body as `payload`."""
+        data = body and json.dumps(body)
+        headers = {"Authorization": token, "Content-Type": "application/json"}
+        request = self.http.post if "/filter" in path or body else self.http.get
+        async with request(path, data=data, headers=headers, allow_redirects=False) as response:
+            content = await response.read()
+            response.payload = json.loads(content) if "json" in response.content_type else content
+            return response
+
+    async def records(self, path: str, filters: Any = None) -> list[dict[str, Any]]:
+        """Return the records of all pages of a listing, the first at `NOW`, others later."""
+        self.now, found, link = NOW, [], path
+        while link:
+            payload = (await self.send(link, filters and {"searchFilters": filters})).payload
+            found += next(value for value in payload.values() if isinstance(value, list))
+            link = payload.get("pages", payload.get("_links")).get("next")
+            link = link["href"] if isinstance(link, dict) else link
+            self.now += 50
+        return found
+
+    async def ids(self, path: str, filters: Any = None) -> list[str]:
+        return [r.get("id", r.get("userSessionId")) for r in await self.records(path, filters)]
+
+
+@asynccontextmanager
+async def running(world: World | None = None, **options: Any) -> AsyncIterator[Client]:
+    client = Client(world or World(agents=60), **{"page_size": 100, **options})
+    async with aiohttp.ClientSession(await client.simulator.start()) as client.http:
+        yield client
+    await client.simulator.stop()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    async with running() as client:
+        yield client
+
+
+async def test_time_ranges(client: Client) -> None:
+    assert len({record["roundId"] for record in await client.records(V7)}) >= 60
+    for path in (V7_NETWORKS, V6, V6_NETWORKS):
+        assert {record["roundId"] for record in await client.records(path)} == {LAST_ROUND}
+    sessions = client.world.sessions(1001, NOW - 60, NOW - 30, NOW)
+    expected = [s.id for s in sessions if s.listed]
+    for path, echoed in (
+        (f"{V7}?startDate=2026-11-18T14:31:30Z&endDate=2026-11-18T14:32:00Z", "startDate"),
+        (f"{V6}?from=2026-11-18T14:31:30&to=2026-11-18T14:32:00", "from"),
+        (f"{V6}?from=2026-11-18 14:31:30&to=2026-11-18 14:32:00", "from"),
+    ):
+        assert await client.ids(path) == expected
+        assert (await client.send(path)).payload[echoed][10:].strip(" TZ") == "14:31:30"
+    assert (await client.send(V7)).payload.keys() == {"results", "_links"}
+    next_link = (await client.send(f"{V6}?window=15m")).payload["pages"]["next"]
+    assert ("window=" in next_link, "from=" in next_link) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "token", "status"),
+    [
+        (V7, None, BEARER, 200),
+        (V7, None, BASIC, 401),
+        (V7, None, "Bearer other", 401),
+        (V6, None, BASIC, 200),
+        (V6, None, "Basic ZGVtbzpkZW1v", 401),
+        (f"{V7}?window=15m&startDate=2026-11-18T14:00:00Z", None, BEARER, 400),
+        (f"{V7}?startDate=yesterday", None, BEARER, 400),
+        (f"{V7}?cursor=garbage", None, BEARER, 400),
+        (f"{V7}?aid=99", None, BEARER, 403),
+        (f"{V6}?aid=99", None, BEARER, 400),
+        (V7, {"searchFilters": {"color": ["red"]}}, BEARER, 400),
+        (V7, {"searchFilters": [{"key": "domain", "values": ["example.com"]}]}, BEARER, 400),
+        (V6, {"searchFilters": {"domain": ["example.com"]}}, BEARER, 400),
+        ("/v7/nothing", None, BEARER, 404),
+        (V7_AGENTS, {"a": 1}, BEARER, 405),
+    ],
+)
+async def test_errors(client: Client, path: str, body: Any, token: str, status: int) -> None:
+    response = await client.send(path, body, token)
+    assert response.status == client.simulator.requests[-1].status == status
+    assert client.simulator.counts == {(path.partition("?")[0], status): 1}
+    if status in {401, 404}:
+        assert list(response.payload) in ([], ["errorMessage"], ["error", "error_description"])
+    elif status in {400, 403}:
+        assert response.payload.keys() >= ({"errorMessage"} if "v6" in path else {"title"})
+
+
+@pytest.mark.parametrize("key", FILTERS)
+async def test_filters(client: Client, key: str) -> None:
+    sessions = [s for s in client.world.sessions(1001, NOW - 900, NOW, NOW) if s.listed]
+    value = next(filter(None, map(FILTERS[key], sessions)))
+    sites = {s.site.host for s in sessions if s.site.address != "198.18.0.0"}
+    filters = {"visitedSite": [*sites], key: [value, "other"]}
+    expected = [s.id for s in sessions if all(FILTERS[k](s) in filters[k] for k in filters)]
+    assert await client.ids(f"{V7}?window=15m", filters) == expected
+    listed = [{"key": key, "values": values} for key, values in filters.items()]
+    assert await client.ids(f"{V6}?window=15m", listed) == expected
+
+
+async def test_120_unauthorized_requests_in_an_hour_block_the_address(client: Client) -> None:
+    for _ in range(120):
+        assert (await client.send(V7, token="wrong")).status == 401
+    assert (await client.send(V7)).status == 429
+    client.now += 3601
+    assert (await client.send(V7)).status == 200
+
+
+async def test_headers_and_the_rate_limit_of_a_minute() -> None:
+    async with running(World(account_groups=2), rate_limit=3) as client:
+        client.now = LAST_ROUND + 70
+        found = [await client.send(path) for path in (V7, V6, f"{V7_GROUPS}?aid=1002", V7)]
+        assert [response.status for response in found] == [200, 200, 200, 429]
+        for response, remaining in zip(found, "2100", strict=True):
+            assert response.headers["X-Organization-Rate-Limit-Remaining"] == remaining
+            assert response.headers["X-Organization-Rate-Limit-Reset"] == str(LAST_ROUND + 120)
+            assert response.headers.getall("Date") == ["Wed, 18 Nov 2026 14:32:10 GMT"]
+        assert found[0].headers["Content-Encoding"] == "gzip"
+        assert found[2].headers["Content-Type"] == "application/hal+json;charset=UTF-8"
+        client.now += 50
+        assert (await client.send(V7)).status == 200
+
+
+async def outcomes(client: Client) -> list[Any]:
+    """Return statuses, names of headers and bodies of several requests, or exceptions."""
+    found: list[Any] = []
+    for path in (V7, V7_NETWORKS, V6_AGENTS, f"{V7_GROUPS}?aid=1002"):
+        try:
+            async with asyncio.timeout(3):
+                response = await client.send(path)
+                found.append((response.status, sorted(response.headers), str(response.payload)))
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            found.append(repr(error))
+    return found
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@fake_time
+async def test_each_fault_changes_responses(name: str) -> None:
+    async with running(World(account_groups=2)) as client:
+        normal = await outcomes(client)
+        client.simulator.faults = faults(name)
+        assert await outcomes(client) != normal
+        client.simulator.faults = ()
+        assert await outcomes(client) == normal
+
+
+@pytest.mark.parametrize(
+    ("spec", "active"),
+    [
+        ("maintenance@10m+5m", {600, 899}),
+        ("maintenance@10m", {600, 899, 900, 86400}),
+        ("maintenance@14:30-14:35", {0, 60, 86400}),
+        ("maintenance@23:59-14:33", {0, 86400}),
+        ("maintenance=1@1d+1s", {86400}),
+        ("maintenance=0.3", {600, 899, 86400}),  # always the same requests
+    ],
+)
+async def test_schedules_and_shares_of_faults(spec: str, active: set[int]) -> None:
+    async with running(faults=parse_faults([spec])) as client:
+        failed = set()
+        for elapsed in (0, 60, 599, 600, 899, 900, 86400):
+            client.now = NOW + elapsed
+            if (await client.send(V7_GROUPS)).status == 503:
+                failed.add(elapsed)
+        assert failed == active
+
+
+@pytest.mark.parametrize("spec", ["server_eror", "server error", "slow=0", "slow=2", "slow@soon"])
+def test_invalid_faults_are_rejected(spec: str) -> None:
+    with pytest.raises(ValueError, match=spec):
+        parse_faults(["hang", spec])

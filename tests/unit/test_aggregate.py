@@ -1,0 +1,163 @@
+"""Aggregation, compared with a slow and plain implementation of the same rules."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from factories import CPU, ROUND, any_values, join, listings, session, user, values_of
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+
+from exporter.labels import OTHER
+from exporter.metrics.families import FAMILIES, PERIOD_FIELDS, Family, select_families
+from exporter.sessions.aggregate import NO_SERIES, SeriesTable, aggregate, site_means
+from exporter.sessions.model import SeriesKey
+from exporter.sessions.store import JoinedSession
+
+Samples = dict[SeriesKey, dict[str, float]]
+
+
+def samples(table: SeriesTable) -> Samples:
+    """Return the samples: key, short name of the family, value."""
+    rows = [
+        zip(table.columns, row, strict=True) for row in zip(*table.columns.values(), strict=True)
+    ]
+    values = [{name: float(value) for name, value in row if not math.isnan(value)} for row in rows]
+    return dict(zip(table.keys, values, strict=True))
+
+
+def plain_aggregate(
+    sessions: Iterable[JoinedSession], folded: frozenset[SeriesKey] = frozenset()
+) -> Samples:
+    """Aggregate key by key and value by value."""
+    by_key = defaultdict(list)
+    for each in sessions:
+        key = each[0].key
+        by_key[SeriesKey(OTHER, OTHER, key.protocol) if key in folded else key].append(each)
+    result = {}
+    for key, group in sorted(by_key.items()):
+        newest = max(user.round for user, _ in group)
+        records, periods = [], set()
+        for each in group:
+            if each[0].round == newest:
+                record = values_of(each)
+                period = (each[0].key.agent, *(record.get(field) for field in PERIOD_FIELDS))
+                if period in periods:
+                    record = {f: v for f, v in record.items() if not f.startswith("systemMetrics")}
+                if None not in period:
+                    periods.add(period)
+                records.append(record)
+        values = {family.short_name: plain_value(family, records, newest) for family in FAMILIES}
+        result[key] = {name: value for name, value in values.items() if value is not None}
+    return result
+
+
+def plain_value(family: Family, records: list[dict[str, float]], newest: int) -> float | None:
+    if family.aggregation in ("count", "round"):
+        return len(records) if family.aggregation == "count" else newest
+    known = [record for record in records if family.field in record]
+    values = [record[family.field] for record in known]
+    parent = family.field.rpartition(".")[0]
+    weights = [record.get(f"{parent}.count", 1) for record in known]
+    if not values:
+        return None
+    match family.aggregation:
+        case "weighted_mean":
+            return weighted_mean(values, weights)
+        case "pooled":
+            means = [record.get(f"{parent}.mean", math.nan) for record in known]
+            center = weighted_mean(means, weights)
+            offsets = [0 if math.isnan(m) or center is None else m - center for m in means]
+            squares = [s**2 + offset**2 for s, offset in zip(values, offsets, strict=True)]
+            variance = weighted_mean(squares, weights)
+            return None if variance is None else math.sqrt(variance)
+        case "mean" | "median":
+            return getattr(statistics, family.aggregation)(values)
+    return {"sum": math.fsum, "min": min, "max": max}[family.aggregation](values)
+
+
+def weighted_mean(values: Iterable[float], weights: Iterable[float]) -> float | None:
+    known = [(v, weight) for v, weight in zip(values, weights, strict=True) if not math.isnan(v)]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total else None
+
+
+every_key = [SeriesKey(a, s, p) for a in "ab" for s in "xy" for p in ("http", "https")]
+
+
+@hypothesis(max_examples=200)
+@given(listings(), st.frozensets(st.sampled_from(every_key)))
+def test_agrees_with_the_plain_implementation(both, folded):
+    sessions = join(*both)
+    actual = samples(aggregate(sessions, folded=folded))
+    expected = plain_aggregate(sessions, folded)
+    assert list(actual) == list(expected)
+    for key, values in expected.items():
+        assert actual[key] == pytest.approx(values, rel=1e-9, abs=1e-9)
+
+
+@given(listings(), st.randoms(use_true_random=False))
+def test_neither_order_nor_repetition_changes_a_bit(both, random):
+    first = aggregate(join(*both))
+    again = aggregate(join(*(random.sample(each * 2, 2 * len(each)) for each in both)))
+    assert again.keys == first.keys
+    columns = zip(first.columns.values(), again.columns.values(), strict=True)
+    assert all(one.tobytes() == other.tobytes() for one, other in columns)
+
+
+@given(any_values)
+def test_a_single_session_gives_exactly_its_values(values):
+    expected = {each.short_name: values[each.field] for each in FAMILIES if each.field in values}
+    expected |= {"sessions": 1.0, "round_timestamp_seconds": float(ROUND)}
+    for family in FAMILIES:
+        no_samples = values.get(family.field.rpartition(".")[0] + ".count") == 0
+        if family.aggregation in ("weighted_mean", "pooled") and no_samples:
+            expected.pop(family.short_name, None)
+    assert samples(aggregate([session(values=values)])) == {user().key: expected}
+
+
+def test_the_same_period_of_folded_agents_counts_for_each():
+    values = dict.fromkeys(PERIOD_FIELDS, 1.0) | {f"{CPU}.count": 10.0}
+    sessions = [session(id_, agent, values=values) for id_, agent in ("1a", "2b", "3b")]
+    table = aggregate(sessions, folded={user.key for user, _ in sessions})
+    assert (len(table.keys), table.columns["cpu_samples"].tolist()) == (1, [20.0])
+
+
+def test_only_the_selected_families_are_computed_and_counted():
+    values = {"destination.latency": 1.0, "destination.loss": 0.5}
+    sessions = [(user("1", "a"), None), session("2", "b", values=values)]
+    table = aggregate(sessions, select_families(["sessions", "loss_ratio"]))
+    assert table.columns.keys() == {"loss_ratio", "sessions"}
+    assert (table.samples.tolist(), table.samples.dtype) == ([1, 2], np.int64)
+    assert aggregate([]) is NO_SERIES
+
+
+@given(st.lists(listings(), max_size=3))
+def test_site_means_are_weighted_by_sessions_over_all_account_groups(groups):
+    tables = [aggregate(join(*both)) for both in groups]
+    series = [item for table in tables for item in samples(table).items()]
+    means = site_means(tables, ["latency_seconds"])
+    assert list(means) == sorted({key.site for key, _ in series})
+    for site, actual in means.items():
+        rows = [values for key, values in series if key.site == site]
+        latencies = [values.get("latency_seconds", math.nan) for values in rows]
+        expected = weighted_mean(latencies, [values["sessions"] for values in rows])
+        expected = math.nan if expected is None else expected
+        assert actual["latency_seconds"] == pytest.approx(expected, nan_ok=True)
+        assert actual["agents"] == len({key.agent for key, _ in series if key.site == site})
+
+
+def test_site_means_weigh_keys_equally_if_sessions_are_not_published():
+    losses = [("1", "a", 0.0), ("2", "b", 1.0), ("3", "b", 1.0)]
+    sessions = [session(n, agent, values={"destination.loss": loss}) for n, agent, loss in losses]
+    table = aggregate(sessions, select_families(["loss_ratio"]))
+    means = site_means([table], ["loss_ratio", "pages"])["site.example"]
+    no_pages = pytest.approx(math.nan, nan_ok=True)
+    assert means == {"agents": 2.0, "loss_ratio": 0.5, "pages": no_pages}
+    means = site_means([aggregate(sessions)], ["loss_ratio"])["site.example"]
+    assert means == {"agents": 2.0, "loss_ratio": pytest.approx(2 / 3)}
+    assert site_means([], ["loss_ratio"]) == site_means([NO_SERIES], ["loss_ratio"]) == {}

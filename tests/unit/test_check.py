@@ -1,0 +1,198 @@
+"""The check command: findings, verdicts and the report, with the simulated API."""
+
+import asyncio
+import json
+import re
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_faults import faults
+from structlog.testing import capture_logs
+
+from exporter.check import Report, check, run_check
+from exporter.errors import SettingsError
+from exporter.settings import Loaded, load
+from exporter.simulator import Fault, Simulator, World
+from exporter.simulator.api import ApiRequest, Payload
+from exporter.simulator.faults import records
+
+TOKEN = "canary-check"
+Capture = pytest.CaptureFixture[str]
+WORLD = World(agents=20, sites=5, account_groups=2, sessions_per_minute=20)
+
+
+@asynccontextmanager
+async def simulated(*flags: str, fault: str = "", ahead: float = 0.0) -> AsyncIterator[Loaded]:
+    """Run the simulated API with a fault; yields the settings that query it."""
+    active = (FAULTS[fault],) if fault in FAULTS else faults(*fault.split())
+    simulator = Simulator(WORLD, token=TOKEN, clock=lambda: time.time() + ahead, faults=active)
+    variables = {"THOUSANDEYES_API_URL": await simulator.start(), "THOUSANDEYES_TOKEN": TOKEN}
+    try:
+        with capture_logs():
+            yield load([*flags, "check"], variables)
+    finally:
+        await simulator.stop()
+
+
+async def report(flags: str = "", **options: Any) -> Report:
+    async with simulated(*flags.split(), **options) as loaded:
+        return await check(loaded, progress=lambda _: None, all_settings=False)
+
+
+def findings(report: Report) -> str:
+    return "\n".join(f"{f.severity}: {f.about}: {f.what}; {f.advice}" for f in report.findings)
+
+
+def no_sessions(request: ApiRequest, payload: Payload) -> None:
+    if "agents" not in request.path:
+        records(payload).clear()
+
+
+def no_rounds(_request: ApiRequest, payload: Payload) -> None:
+    for record in records(payload):
+        record.pop("roundId", None)
+
+
+def late_commits(_request: ApiRequest, payload: Payload) -> None:
+    for record in records(payload):
+        if "committed" in record:
+            later = datetime.fromisoformat(record["date"]) + timedelta(minutes=10)
+            record["committed"] = later.isoformat()
+
+
+def control_characters(_request: ApiRequest, payload: Payload) -> None:
+    for record in [*records(payload), *payload.get("accountGroups", [])]:
+        for name in {"visitedSite", "accountGroupName"} & record.keys():
+            record[name] = "\x1b[31m\x07red\r\u202e.example"
+
+
+CHANGES = (late_commits, no_sessions, no_rounds, control_characters)
+FAULTS = {change.__name__: Fault("", "", payload=change) for change in CHANGES}
+ALL = "--api.account-groups=all"
+FAST = "--poll.interval=1s --poll.overlap=1s --api.requests-per-minute="
+# flags, fault, verdict, and patterns of findings: "severity: about: text"
+CASES: dict[str, tuple[str, str, str, list[str]]] = {
+    "good": ("--metrics.families=standard", "", "good", []),
+    "all families": ("", "", "good", ["note: series: metrics.families: standard saves"]),
+    "token in a flag": (f"--api.token={TOKEN}", "", "warnings", ["warning: settings: --api.token"]),
+    "rejected token": ("", "unauthorized", "failed", ["error: API: .*api.token_file"]),
+    "forbidden": (
+        "", "forbidden", "failed",
+        ["error: the token's own account group: .*permission", "warning: .*: View .* agent data"],
+    ),
+    "one group forbidden": (ALL, "forbidden_group", "failed", ["error: .* 1002: .*permission"]),
+    "foreign account group": (
+        "--api.account-groups=1001,9999", "", "failed",
+        ["error: .* 9999: .*api.account_groups: .*1001, 1002"],
+    ),
+    "no permission": ("", "forbidden_agents", "warnings", ["warning: .*View .* agent settings"]),
+    "masked": (
+        "", "masked", "warnings",
+        ["warning: .*identifies endpoint agents", "warning: .*identifies visited pages"],
+    ),
+    "filters": (
+        "--filter.include-sites=nowhere", "", "nothing",
+        ["warning: .* 1001: .* whole value; .*mail.example.com"],
+    ),
+    "search": (
+        '--filter.search={"platform":["amiga"]}', "", "nothing",
+        [r"warning: .* 1001: .*filter.search \(platform\)"],
+    ),
+    "no agents": ("", "empty", "nothing", ["warning: .* 1001: .*no agents.*has access to 1002"]),
+    "no sessions": ("", "no_sessions", "nothing", ["warning: .* 1001: .*poll.lookback"]),
+    "all rejected": ("", "no_rounds", "nothing", ["warning: .* 1001: .*: missing_field [1-9]"]),
+    "some rejected": ("", "bad_records", "warnings", ["warning: .* 1001: .*out_of_range [1-9]"]),
+    "no partners": ("", "no_networks", "warnings", ["warning: .* 1001: only 0 %"]),
+    "late": ("", "late_commits", "warnings", ["warning: .* 1001: .*set poll.overlap to 10m"]),
+    "series limit": ("--metrics.max-series=200", "", "warnings", ["warning: series: .*__other__"]),
+    "too many requests": (f"{FAST}100", "", "too_much", ["warning: requests: 120 .* limit 100"]),
+    "many requests": (f"{FAST}150", "", "warnings", ["warning: requests: .*poll.interval"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_findings_and_verdict(name: str) -> None:
+    flags, fault, verdict, patterns = CASES[name]
+    result = await report(flags, fault=fault)
+    assert result.verdict == verdict
+    assert [each for each in patterns if not re.search(each, findings(result))] == []
+    assert verdict != "good" or len(result.findings) == len(patterns)
+    severities = [each.severity for each in result.findings]
+    assert severities == sorted(severities, key=["error", "warning", "note"].index)
+
+
+async def test_warns_of_clock_skew_and_near_the_limit_of_series() -> None:
+    ahead = await report(ahead=3600.0)
+    assert "warning: API: the local clock" in findings(ahead)
+    for ratio, expected in ((0.9, True), (0.7, False)):
+        limit = int(ahead.series["published"] / ratio)
+        result = await report(f"--metrics.max-series={limit}", ahead=3600.0)
+        assert ("warning: series: " in findings(result)) == expected
+
+
+async def test_reports_sessions_series_and_requests() -> None:
+    result = await report(f"{ALL} --filter.exclude-sites=mail.*")
+    for group in result.account_groups:
+        assert set(group["permissions"].values()) == {"granted"}
+        assert group["agents"] == 10
+        assert 0 < group["filtered"] < group["filtered"] + group["joined"] <= group["user_sessions"]
+    series, requests = result.series, result.requests
+    assert sum(series["by_family"].values()) == sum(series["by_site"].values())
+    assert series["published"] == sum(series["by_family"].values()) < series["scrape_samples"]
+    assert "mail.example.com" not in series["by_site"]
+    assert requests["sessions_per_minute"] == 4
+    assert requests["agents_per_minute"] == pytest.approx(3 / 5)
+
+
+KEYS = {
+    "": "version settings api account_groups series requests findings verdict",
+    "settings": "name value source",
+    "api": "url version failure account_groups clock_skew_seconds",
+    "account_groups": "aid name failure permissions agents user_sessions network_sessions rejected "
+    "filtered joined user_only network_only newest_round commit_delay_median_seconds "
+    "commit_delay_p95_seconds",
+    "series": "published limit folded with_standard_families by_family by_site scrape_samples "
+    "scrape_text_bytes scrape_gzip_bytes",
+    "requests": "sessions_per_minute agents_per_minute total_per_minute limit_per_minute "
+    "organization_limit_per_minute",
+    "findings": "severity about what advice",
+}
+
+
+@pytest.mark.parametrize("fault", ["", "forbidden"])
+async def test_json_always_has_the_same_keys(fault: str, capsys: Capture) -> None:
+    async with simulated(fault=fault) as loaded:
+        assert await run_check(loaded, json=True, all_settings=False) == (not fault)
+    document = json.loads(capsys.readouterr().out)
+    for section, keys in KEYS.items():
+        part = document[section] if section else document
+        for each in part if isinstance(part, list) else [part]:
+            assert list(each) == keys.split()
+    assert len(document["settings"]) > 30
+
+
+async def test_prints_no_secrets_or_control_characters_and_opens_no_port(capsys: Capture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        address = f"--web.listen-address=127.0.0.1:{busy.getsockname()[1]}"
+        async with simulated(address, fault="control_characters") as loaded:
+            assert await run_check(loaded, json=False, all_settings=False)
+    output, errors = capsys.readouterr()
+    assert output.replace("\n", "").isprintable()
+    assert "[31m" in output
+    assert TOKEN not in output + errors
+    assert "***" in output
+    assert "poll.interval" not in output, "a default"
+
+
+def test_an_invalid_web_config_file_is_reported_before_any_query(tmp_path: Path) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text("basic_auth_users: 7\n")
+    loaded = load([f"--web.config-file={path}", "--api.token=x"], {})
+    with pytest.raises(SettingsError):
+        asyncio.run(check(loaded, progress=pytest.fail, all_settings=False))

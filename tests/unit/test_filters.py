@@ -1,0 +1,97 @@
+"""Filters and site groups."""
+
+import re
+
+import pytest
+from factories import ROUND, batch, network, session, user
+
+from exporter.sessions.filters import CLOCK_SKEW_SECONDS, SessionFilter, normalize_host
+
+ANNA_WIKI = session("1", "anna", "Wiki.example.com:443", "https")
+ANNA_MAIL = session("2", "anna", "mail.example.com.", "http")
+BERT_WIKI = session("3", "bert", "wiki.example.com", "https")
+BATCH = batch(ANNA_WIKI, ANNA_MAIL, BERT_WIKI)
+
+
+def filter_(**patterns: str) -> SessionFilter:
+    """Make a filter; patterns of one kind are separated by spaces."""
+    return SessionFilter(
+        **{kind: [re.compile(each) for each in texts.split()] for kind, texts in patterns.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ({}, "123"),
+        ({"include_sites": r"wiki\..*"}, "13"),
+        ({"include_sites": r"nothing mail\.example\.com"}, "2"),
+        ({"exclude_sites": r".*\.com"}, ""),
+        ({"exclude_sites": r"wiki mail\..*"}, "13"),
+        ({"include_agents": "ann[ae]"}, "12"),
+        ({"exclude_agents": "anna"}, "3"),
+        ({"include_protocols": "http"}, "2"),
+        ({"include_agents": "anna", "include_protocols": "https"}, "1"),
+    ],
+)
+def test_patterns_match_the_whole_value_and_all_filters_apply(patterns, expected):
+    result = filter_(**patterns).apply(BATCH, ROUND)
+    assert "".join(user.id for user in result.users) == expected
+    assert "".join(network.id for network in result.networks) == expected
+    assert result.rejected == ({"filtered": 3 - len(expected)} if len(expected) < 3 else {})
+
+
+def test_only_the_agent_filters_apply_to_agents():
+    f = filter_(include_agents="a.*", exclude_agents="ab", include_sites="nowhere")
+    assert [f.accepts_agent(name) for name in ("aa", "ab", "ba")] == [True, False, False]
+
+
+def test_rejected_records_are_counted_once_and_the_input_is_unchanged():
+    before = batch(ANNA_WIKI, BERT_WIKI, ANNA_WIKI, bad_type=3, filtered=1, bad_time=1)
+    before.networks.append(network("9"))  # unmatched
+    result = filter_(exclude_agents="anna").apply(before, ROUND)
+    assert [user is BERT_WIKI[0] for user in result.users] == [True]
+    assert result.networks == [BERT_WIKI[1], network("9")]
+    assert result.rejected == {"bad_type": 3, "filtered": 2, "bad_time": 1}
+    assert before.rejected == {"bad_type": 3, "filtered": 1, "bad_time": 1}
+
+
+def test_the_first_group_that_matches_the_whole_site_names_it():
+    texts = ("wiki", "part"), (r"wiki\..*", "Wiki"), ("w.*", "never")
+    f = SessionFilter(
+        include_sites=[re.compile(r".*\.com")],  # of the site, not of its group
+        site_groups=[(re.compile(pattern), name) for pattern, name in texts],
+    )
+    assert f.apply(BATCH, ROUND).users == [
+        user("1", "anna", "Wiki", "https"),
+        user("2", "anna", "mail.example.com", "http"),
+        user("3", "bert", "Wiki", "https"),
+    ]
+
+
+@pytest.mark.parametrize("f", [SessionFilter(), filter_(include_agents="1")])
+def test_rounds_in_the_future_are_rejected_in_both_listings(f):
+    accepted = session("1", "1", start=ROUND + CLOCK_SKEW_SECONDS)
+    rejected = [session(id_, "2", start=ROUND + CLOCK_SKEW_SECONDS + 1) for id_ in "23"]
+    assert f.apply(batch(accepted, *rejected), ROUND) == batch(accepted, bad_time=4)
+
+
+@pytest.mark.parametrize(
+    ("site", "expected"),
+    [
+        ("Example.COM", "example.com"),
+        ("example.com:", "example.com"),
+        ("Example.com.:8080", "example.com"),
+        ("192.0.2.1:80", "192.0.2.1"),
+        ("[2001:DB8::1]:443", "[2001:db8::1]"),
+        ("[::1]", "[::1]"),
+        ("::1", "::1"),
+        ("2001:db8::443", "2001:db8::443"),
+        ("example.com:http", "example.com:http"),
+        ("example.com:\uff14\uff14\uff13", "example.com:\uff14\uff14\uff13"),  # not ASCII digits
+        (":443", ":443"),
+        ("", ""),
+    ],
+)
+def test_hosts_are_normalized(site, expected):
+    assert normalize_host(site) == expected

@@ -1,0 +1,115 @@
+"""Counters of each site: every session is counted once."""
+
+import math
+from collections import Counter
+
+import pytest
+from factories import ROUND, session
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.labels import OTHER
+from exporter.metrics.families import HISTOGRAMS
+from exporter.sessions.histograms import RETENTION_SECONDS, SiteHistograms, SiteKey
+from exporter.sessions.store import JoinedSession
+
+
+def started(*sessions: JoinedSession, max_sites: int = 100) -> SiteHistograms:
+    """Return histograms after their first poll."""
+    histograms = SiteHistograms(max_sites)
+    histograms.observe(sessions, ROUND)
+    return histograms
+
+
+def counts(histograms: SiteHistograms) -> dict[tuple[str, ...], int]:
+    """Return the number of sessions by site and protocol; without protocol if it is https."""
+    snapshot = histograms.snapshot()
+    return {site[: 1 + (site[1] != "https")]: each.sessions for site, each in snapshot.items()}
+
+
+@pytest.mark.parametrize("index", range(len(HISTOGRAMS)), ids=[h.short_name for h in HISTOGRAMS])
+def test_bucket_bounds_are_inclusive(index):
+    family = HISTOGRAMS[index]
+    values = [0.0, *family.buckets, *(math.nextafter(each, 9) for each in family.buckets)]
+    histograms = started(session("0"))
+    for polled in "ab":
+        values_of = {f"{polled}{n}": {family.field: value} for n, value in enumerate(values)}
+        histograms.observe([session(id_, values=v) for id_, v in values_of.items()], ROUND)
+    histogram = histograms.snapshot()[SiteKey("site.example", "https")].histograms[index]
+    bounds = (*family.buckets, math.inf)
+    assert histogram.buckets == tuple(2 * sum(v <= bound for v in values) for bound in bounds)
+    assert histogram.sum == pytest.approx(2 * math.fsum(values))
+
+
+def test_a_missing_value_is_not_observed_but_the_session_is_counted():
+    histograms = started(session("1"))
+    first = {"destination.latency": 0.25, "experienceScore": 0.5}
+    second = {"destination.latency": 0.5, "destination.loss": 0.0}
+    histograms.observe([session("2", values=first), session("3", values=second)], ROUND)
+    (site,) = histograms.snapshot().values()
+    assert site.sessions == 2
+    assert [each.buckets[-1] for each in site.histograms] == [2, 0, 1, 1]
+    assert [each.sum for each in site.histograms] == [0.75, 0.0, 0.0, 0.5]
+
+
+def test_a_site_is_removed_after_a_day_without_sessions_and_restarts_at_zero():
+    new, old = session("1", "a", "new"), session("2", "a", "old")
+    histograms = started(new)
+    histograms.observe([new, old], ROUND - 1)
+    histograms.observe([new, old], ROUND)
+    histograms.observe([new], ROUND + RETENTION_SECONDS - 1)
+    assert counts(histograms) == {("new",): 0, ("old",): 1}
+    histograms.observe([new], ROUND + RETENTION_SECONDS)
+    assert counts(histograms) == {("new",): 0}
+    for expected in (0, 1):
+        histograms.observe([session("3", "a", "old")], ROUND + RETENTION_SECONDS)
+        assert counts(histograms) == {("old",): expected, ("new",): 0}
+
+
+def test_sites_above_the_limit_are_counted_as_one_for_each_protocol():
+    known = session("1", "a", "known")
+    histograms = started(known, max_sites=1)
+    late = [session(name, "a", name, name) for name in ("http", "ftp", "quic")]
+    for _ in range(2):
+        histograms.observe([known, *late], ROUND)
+    expected = {(OTHER, OTHER): 2, (OTHER, "ftp"): 1, ("known",): 0}
+    assert list(counts(histograms).items()) == list(expected.items())  # in order
+    histograms.observe([], ROUND + RETENTION_SECONDS)
+    histograms.observe([known], ROUND + RETENTION_SECONDS)  # there is space again
+    assert counts(histograms) == {("known",): 0}
+
+
+polls_of_sites = st.lists(st.lists(st.text("abcdefgh", max_size=2), max_size=8), max_size=6)
+
+
+@given(polls_of_sites, st.integers(1, 4))
+def test_the_limit_bounds_the_series_and_loses_no_session(polls, limit):
+    histograms, sessions = started(max_sites=limit), list[JoinedSession]()
+    for number, poll in enumerate(polls):
+        sessions += [session(f"{number}{n}", "a", s[:1], s[1:]) for n, s in enumerate(poll)]
+        histograms.observe(sessions, ROUND)
+        assert len(histograms.snapshot()) <= 2 * limit + 1
+    histograms.observe(sessions, ROUND)
+    assert sum(counts(histograms).values()) == len(sessions)
+
+
+states = st.tuples(*[st.sampled_from(["absent", "incomplete", "complete"])] * 5)
+
+
+@given(st.lists(states, min_size=1, max_size=6))
+def test_counts_agree_with_a_plain_implementation(polls):
+    histograms, expected = SiteHistograms(10), Counter[str]()
+    known, counted = set[str](), set[str]()
+    for number, poll in enumerate(polls):
+        present = {str(n): state for n, state in enumerate(poll) if state != "absent"}
+        sites = {id_: f"site {int(id_) % 2}" for id_ in present}
+        both = [session(id_, "a", site) for id_, site in sites.items()]
+        complete = {id_ for id_, state in present.items() if state == "complete"}
+        histograms.observe([(u, n if u.id in complete else None) for u, n in both], ROUND)
+        for id_ in complete - counted:
+            if number == 0 or sites[id_] in known:
+                counted.add(id_)
+                expected[sites[id_]] += number > 0
+        counted &= present.keys()
+        known |= set(sites.values())
+    assert counts(histograms) == {(site,): expected[site] for site in known}

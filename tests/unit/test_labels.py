@@ -1,0 +1,66 @@
+"""Label values: printable and bounded; agent names hashed or hidden."""
+
+import hashlib
+import hmac
+import unicodedata
+
+import pytest
+from factories import any_text
+from hypothesis import example, given
+from msgspec.structs import replace
+
+from exporter.inventory import Agent, agent_names
+from exporter.labels import MAX_LENGTH, sanitize
+
+
+@given(any_text)
+@example("\ud800")
+@example("a\u0301" * 300)
+@example("\U0001d160" * 200)  # longer in normal form
+def test_every_label_value_is_short_printable_and_encodable(text):
+    label = sanitize(text)
+    assert len(label) <= MAX_LENGTH + len("…01234567")
+    assert label.replace("\n", "").isprintable()
+    assert label.encode().decode() == label == label.strip(" ")
+    assert unicodedata.is_normalized("NFC", label)
+    if len(label) <= MAX_LENGTH:
+        assert sanitize(label) == label
+    if text.isprintable() and unicodedata.is_normalized("NFC", text) and len(text) <= MAX_LENGTH:
+        assert label == text.strip(" ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, ""),
+        (" \u00a0\u2003\t", ""),
+        ("XX padded XX ", "XX padded XX"),
+        ("two\r\nlines", "two \nlines"),
+        (" \nline\n ", "\nline\n"),
+        ("a\u2028b\u00a0c\td", "a b c d"),
+        ("nul\0 esc\x1b[31m", "nul\ufffd esc\ufffd[31m"),
+        ("\u202egnp.exe \u200bx", "\ufffdgnp.exe \ufffdx"),
+        ("\ud83d alone", "\ufffd alone"),
+        ("Zürich 東京 😀", "Zürich 東京 😀"),
+        (" e\u0301\t", "é"),
+        ("x" * 256 + " ", "x" * 256),
+        (" e\u0301" + "x" * 256, "é" + "x" * 255 + "…"
+         + hashlib.sha256(("é" + "x" * 256).encode()).hexdigest()[:8]),
+    ],
+)  # fmt: skip
+def test_values_are_sanitized(text, expected):
+    assert sanitize(text) == expected
+
+
+AGENT = Agent("id", "anna-laptop", "Windows", "1.2", "11", "Zürich", 5.0)
+DIGEST = hmac.new("a long secret ü".encode(), b"anna-laptop", hashlib.sha256).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), [("plain", "anna-laptop"), ("off", ""), ("hashed", DIGEST[:16])]
+)
+def test_names_are_published_hashed_or_hidden(mode, name):
+    publish = agent_names(mode, "a long secret ü")
+    assert publish(AGENT) == replace(AGENT, name=name)
+    assert publish(replace(AGENT, name="")).name == ""
+    assert agent_names("hashed", "other")(AGENT) != agent_names("hashed")(AGENT)

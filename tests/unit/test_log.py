@@ -1,0 +1,143 @@
+"""Log lines: one line per event whatever its values, and repetitions once a minute."""
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+
+import pytest
+import structlog
+
+from exporter import log
+
+NASTY = [
+    *("two words", 'quo"ted', "back\\slash", "a=b", "new\nline", "re\rturn", "\x1b[31mred", "\x00"),
+    *("line\u2028separator", "half \ud800 pair", "snow☃", "right\u202eto left", ""),
+    "time=2026-01-01T00:00:00.000Z level=error event=forged",
+]
+FIELD = re.compile(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"]*)(?: |$)')
+
+
+def fields(line: str) -> dict[str, str]:
+    """Split a logfmt line; nothing may remain. Escapes are kept."""
+    assert FIELD.sub("", line) == ""
+    return {name: text.strip('"') for name, text in FIELD.findall(line)}
+
+
+class Logs:
+    """What is logged, with a clock that stands still."""
+
+    now = 0.0
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+        self.logger = structlog.stdlib.get_logger("exporter.test")
+
+    def configure(self, level: str = "debug", format_: str = "logfmt") -> None:
+        with redirect_stderr(self.stream):
+            log.configure(level, format_, monotonic=lambda: self.now)  # type: ignore[arg-type]
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stream.getvalue().splitlines()
+
+
+@pytest.fixture
+def logs() -> Iterator[Logs]:
+    handlers = logging.getLogger().handlers
+    logs = Logs()
+    logs.configure()
+    yield logs
+    logging.getLogger().handlers = handlers
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("text", NASTY, ids=ascii)
+def test_one_line_per_event(logs: Logs, text: str) -> None:
+    logs.logger.info("happened", value=text, after="end")
+    logs.configure(format_="json")
+    logs.logger.info("happened", value=text, after="end")
+    logfmt, json_ = logs.stream.getvalue().removesuffix("\n").split("\n")
+    assert logfmt.isprintable()
+    assert json_.isascii()
+    assert fields(logfmt).keys() == {"time", "level", "event", "value", "after"}
+    assert json.loads(json_).keys() == fields(logfmt).keys()
+
+
+def test_order_of_fields_and_formats_of_values(logs: Logs) -> None:
+    values = {"a": 7, "b": True, "c": None, "d": 0.12345, "e": ValueError("broke")}
+    logs.logger.bind(aid="1").info("happened", **values)
+    time = r"time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+    end = "level=info event=happened aid=1 a=7 b=true c= d=0.123 e=broke"
+    assert re.fullmatch(f"{time} {end}", logs.lines[0])
+
+
+@pytest.mark.parametrize(("level", "count"), [("debug", 4), ("info", 3), ("warn", 2), ("error", 1)])
+def test_levels(logs: Logs, level: str, count: int) -> None:
+    logs.configure(level)
+    for method in ("debug", "info", "warning", "error"):
+        getattr(logs.logger, method)("happened")
+    levels = [fields(line)["level"] for line in logs.lines]
+    assert levels == ["debug", "info", "warn", "error"][-count:]
+
+
+def test_a_traceback_is_a_field(logs: Logs) -> None:
+    try:
+        raise ValueError("it\nbroke")
+    except ValueError:
+        logs.logger.exception("crashed", task="x")
+    read = fields(*logs.lines)
+    assert (read["level"], read["event"], read["task"]) == ("error", "crashed", "x")
+    assert "test_log.py" in read["traceback"]
+
+
+def test_warnings_of_libraries(logs: Logs) -> None:
+    logging.getLogger("aiohttp.server").info("not written")
+    logging.getLogger("aiohttp.server").error("it broke: %s", "new\nline")
+    read = fields(*logs.lines)
+    assert (read["event"], read["logger"], read["level"]) == ("library", "aiohttp.server", "error")
+    assert read["message"] == r"it broke: new\nline"
+
+
+# Repetitions
+
+
+def failed(logs: Logs, **changed: object) -> None:
+    logs.logger.error("poll_failed", **{"aid": "1", "source": "agents", "reason": "tls", **changed})
+
+
+def test_a_repeated_event_is_written_once_a_minute(logs: Logs) -> None:
+    for logs.now in (0.0, 1.0, 59.9, 60.0, 61.0, 130.0, 500.0):
+        logs.logger.warning("happened", seconds=logs.now)
+        logs.logger.info("poll")
+    read = [line for line in map(fields, logs.lines) if line["event"] == "happened"]
+    repeated = [(line["seconds"], line.get("repeated")) for line in read]
+    assert repeated == [("0.0", None), ("60.0", "2"), ("130.0", "1"), ("500.0", None)]
+    assert len(logs.lines) == 4 + 7, "events of the level info are always written"
+
+
+def test_what_makes_an_event_another_one(logs: Logs) -> None:
+    others = ({"aid": "2"}, {"source": "sessions"}, {"reason": "dns"}, {"task": "x"})
+    for changed in ({}, *others, {"warning": "x"}, {"reason": None, "error": "x"}):
+        failed(logs, **changed)
+        failed(logs, **changed, seconds=2.0, hint="do something")
+    logs.logger.error("another_event")
+    logs.logger.warning("another_event")
+    assert len(logs.lines) == 9
+
+
+def test_messages_of_libraries_are_repeated_once_a_minute(logs: Logs) -> None:
+    library = logging.getLogger("asyncio")
+    for number in range(1000):
+        library.error("out of files\nsocket: %d" % number)  # noqa: UP031  as asyncio does
+        library.error("client %d failed", number)
+    logs.now = 60.0
+    library.error("out of files")
+    assert [fields(line).get("repeated") for line in logs.lines] == [None, None, "999"]
+
+
+def test_a_closed_stream_is_ignored(logs: Logs) -> None:
+    logs.stream.close()
+    logs.logger.error("happened")

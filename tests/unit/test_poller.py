@@ -1,0 +1,160 @@
+"""The polling loop, and the source of agents."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from fake_clock import START, WALL_START, fake_clock, fake_time
+from structlog.testing import capture_logs
+
+from exporter.agents import AgentsSource
+from exporter.clock import ApiClock
+from exporter.errors import PollError
+from exporter.inventory import Agent
+from exporter.metrics.self_metrics import SelfMetrics
+from exporter.poller import RECENT_POLLS, Poller, PollRecord
+
+FAILURE = PollError("connect", "connection refused")
+
+
+class Setup:
+    """A poller; also its source, with the given outcomes and then the last one, and publisher."""
+
+    name, interval, refresh_error = "sessions", 60.0, None
+
+    def __init__(self, *outcomes: Exception | None, seconds: float = 0.0, required: bool = True):
+        self.outcomes, self.seconds, self.required = list(outcomes), seconds, required
+        self.starts, self.refreshed, self.published = [], [], []
+        self.metrics = SelfMetrics(process=False)
+        self.poller = Poller("7", self, ApiClock(fake_clock()), self.metrics, self)
+
+    @property
+    def result(self) -> object:
+        return len(self.refreshed)
+
+    async def poll(self) -> dict[str, object]:
+        self.starts.append(asyncio.get_running_loop().time() - START)
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        await asyncio.sleep(self.seconds)
+        if outcome:
+            raise outcome
+        return {"user_sessions": 7}
+
+    async def refresh(self, *, complete: bool) -> None:
+        self.refreshed.append(complete)
+        if self.refresh_error:
+            raise self.refresh_error
+
+    def update(self, aid: str, source: str, result: object) -> None:
+        self.published.append((aid, source, result))
+
+    async def run(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.poller.run()
+
+    def value(self, name: str, **labels: str) -> float | None:
+        labels |= {"aid": "7", "source": "sessions"}
+        return self.metrics.registry.get_sample_value(f"thousandeyes_{name}", labels)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "starts", "skipped"),
+    [(0, [0, 60, 120, 180], 0), (59, [0, 60, 120, 180], 0), (100, [0, 120], 2), (999, [0], 3)],
+)
+@fake_time
+async def test_polls_start_at_every_interval_and_never_overlap(seconds, starts, skipped):
+    setup = Setup(None, seconds=seconds)
+    with capture_logs() as logs:
+        await setup.run(239)
+    assert setup.starts == starts
+    assert setup.value("exporter_polls_skipped_total") == skipped
+    assert [log["event"] for log in logs].count("poll_skipped") == skipped
+    assert setup.poller.last_tick == START + 180
+    assert setup.refreshed.count(False) == skipped  # sessions expire during a long poll
+    assert setup.published == [("7", "sessions", n + 1) for n in range(len(setup.refreshed))]
+
+
+@pytest.mark.parametrize(
+    ("at", "suspended", "starts"),
+    [(90, 600, [0, 60, 690, 750, 810]), (100, 30, [0, 60, 130, 180, 240])],
+)
+@fake_time
+async def test_missed_ticks_are_not_caught_up(at, suspended, starts):
+    loop = asyncio.get_running_loop()
+    loop.call_later(at, lambda: setattr(loop, "now", loop.now + suspended))
+    setup = Setup(None)
+    await setup.run(starts[-1] + 1)
+    assert (setup.starts, setup.value("exporter_polls_skipped_total")) == (starts, 0)
+
+
+@fake_time
+async def test_own_metrics_of_complete_and_failed_polls():
+    setup = Setup(None, FAILURE, seconds=2.0)
+    assert (setup.poller.failure, setup.poller.last_success) == (None, None)
+    for expected in (1, 0):
+        await setup.poller.poll()
+        assert setup.value("up") == expected
+    assert setup.value("exporter_poll_failures_total", reason="connect") == 1
+    times = {"timestamp": WALL_START + 4, "success_timestamp": WALL_START + 2, "duration": 2}
+    for name, value in times.items():
+        assert setup.value(f"exporter_last_poll_{name}_seconds") == value
+    assert (setup.poller.failure, setup.poller.last_success) == (FAILURE, WALL_START + 2)
+    assert list(setup.poller.recent) == [PollRecord(2.0, None), PollRecord(2.0, "connect")]
+    for _ in range(RECENT_POLLS - 1):
+        await setup.poller.poll()
+    assert setup.value("exporter_polls_total") == RECENT_POLLS + 1
+    assert list(setup.poller.recent) == [PollRecord(2.0, "connect")] * RECENT_POLLS
+
+
+@pytest.mark.parametrize(("required", "level"), [(True, "error"), (False, "warning")])
+@fake_time
+async def test_failures_and_recovery_are_logged(required, level):
+    setup = Setup(FAILURE, FAILURE, None, FAILURE, None, seconds=5.0, required=required)
+    with capture_logs() as logs:
+        await setup.run(250)
+    failed = "poll_failed", level, "connect", None
+    expected = [
+        *([failed, failed] if required else [failed]),  # one warning for each outage
+        *(("poll", "info", None, None), ("poll_recovered", "info", "connect", 125.0), failed),
+        *(("poll", "info", None, None), ("poll_recovered", "info", "connect", 65.0)),
+    ]
+    fields = "event", "log_level", "reason", "after_seconds"
+    assert [tuple(map(log.get, fields)) for log in logs] == expected
+    assert [log["failed_polls"] for log in logs if "after_seconds" in log] == [2, 1]
+    assert {log.get("user_sessions") for log in logs if log["event"] == "poll"} == {7}
+
+
+@fake_time
+async def test_a_crash_is_an_internal_failure_and_polling_continues():
+    setup = Setup(None, KeyError("x"), None)
+    with capture_logs() as logs:
+        await setup.run(130)
+        assert setup.value("exporter_poll_failures_total", reason="internal") == 1
+        assert setup.refreshed == [True, False, True]
+        setup.refresh_error = ValueError("y")
+        await setup.poller.poll()
+    assert setup.value("exporter_poll_failures_total", reason="internal") == 2
+    assert "ValueError" in str(setup.poller.failure)
+    assert [log["event"] for log in logs].count("poll_crashed") == 2 == len(setup.published) - 2
+
+
+class FakeAgentsApi:
+    seconds = 0.0
+
+    async def agents(self, aid: str, deadline: asyncio.Timeout) -> list[Agent]:
+        await asyncio.sleep(self.seconds)
+        return [Agent("a", aid), Agent("b"), Agent("c")]
+
+
+@fake_time
+async def test_the_last_complete_listing_of_accepted_agents_is_published():
+    source = AgentsSource("7", api := FakeAgentsApi(), 100.0, lambda agent: agent != "b")
+    assert (source.name, source.required, source.result) == ("agents", False, ())
+    assert await source.poll() == {"agents": 3}
+    api.seconds = 200.0
+    with pytest.raises(PollError) as failure:
+        await source.poll()
+    await source.refresh(complete=False)
+    assert source.result == (Agent("a", "7"), Agent("c"))
+    assert (failure.value.reason, asyncio.get_running_loop().time() - START) == ("deadline", 95)

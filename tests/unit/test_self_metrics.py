@@ -1,0 +1,90 @@
+"""The exporter's own metrics."""
+
+import platform
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from exporter import __version__
+from exporter.errors import REASONS, REJECTION_REASONS
+from exporter.metrics.exposition import Format
+from exporter.metrics.self_metrics import SelfMetrics
+
+PREFIX = "thousandeyes_exporter_"
+ROUTES = ("/v7/sessions", "/v7/agents")
+CODES = ("200", "400", "401", "403", "404", "429", "500", "502", "503", "error")
+PARSERS = {Format.TEXT: parse_text, Format.OPENMETRICS: parse_openmetrics}
+
+
+def filled(*aids: str) -> SelfMetrics:
+    """Return metrics with at least one series of each family."""
+    metrics = SelfMetrics(process=False)
+    metrics.initialize_api(ROUTES, ["timeout", "dns"])
+    metrics.poll_interval.labels("sessions").set(1)
+    metrics.rate_limit = SimpleNamespace(limit=240.0, remaining=0.0, reset=1e9)
+    for aid in aids:
+        metrics.initialize(aid, "sessions")
+        metrics.session_commit_delay.labels(aid).observe(1)
+        metrics.sessions.labels(aid, "joined").set(1)
+        for name in ("timestamp", "success_timestamp", "duration"):
+            getattr(metrics, f"last_poll_{name}").labels(aid, "sessions").set(1)
+        metrics.newest_round.labels(aid, "sessions").set(1)
+    return metrics
+
+
+def samples(metrics, format_=Format.TEXT):
+    return {
+        (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
+        for family in PARSERS[format_](metrics.render(format_))
+        for sample in family.samples
+    }
+
+
+def test_both_formats_have_the_same_samples():
+    found = samples(filled("7"))
+    assert samples(filled("7"), Format.OPENMETRICS) == found
+    versions = frozenset({("version", __version__), ("python", platform.python_version())})
+    assert found["build_info", versions] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "expected"),
+    [
+        ("thousandeyes_up", "source", ["sessions"]),
+        ("polls_total", "source", ["sessions"]),
+        ("poll_failures_total", "reason", REASONS),
+        ("records_rejected_total", "reason", REJECTION_REASONS),
+        ("api_requests_total", "code", CODES),
+        ("api_request_duration_seconds_count", "route", ROUTES),
+        ("api_retries_total", "reason", ["timeout", "dns"]),
+    ],
+)
+def test_closed_label_values_start_at_zero(name, label, expected):
+    series = {labels: value for (n, labels), value in samples(filled("7")).items() if n == name}
+    assert {dict(labels)[label] for labels in series} == set(expected)
+    assert set(series.values()) == {0.0}
+
+
+def test_a_removed_account_group_leaves_no_series():
+    metrics = filled("7", "8")
+    metrics.remove("7")
+    metrics.remove("never seen")
+    assert samples(metrics) == samples(filled("8"))
+
+
+def test_absent_rate_limit_values_have_no_sample():
+    metrics = filled()
+    assert metrics.render(Format.TEXT).count("# HELP thousandeyes_exporter_api_rate_limit_") == 3
+    metrics.rate_limit.limit = metrics.rate_limit.reset = None
+    assert metrics.render(Format.TEXT).count("# HELP thousandeyes_exporter_api_rate_limit_") == 1
+    assert samples(metrics)["api_rate_limit_remaining_requests", frozenset()] == 0
+    metrics.rate_limit = None
+    assert "api_rate_limit" not in metrics.render(Format.TEXT)
+
+
+def test_process_metrics_are_optional_and_creation_times_absent():
+    own, alone = (SelfMetrics(process=process).render(Format.TEXT) for process in (True, False))
+    assert ("python_info" in own, "python_info" in alone) == (True, False)
+    assert "_created" not in filled("7").render(Format.OPENMETRICS)

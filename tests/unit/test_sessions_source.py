@@ -1,0 +1,154 @@
+"""The source of sessions: time ranges, expiry, and what a poll changes."""
+
+import asyncio
+import math
+import re
+from dataclasses import replace
+from email.utils import formatdate
+
+import pytest
+from factories import batch, session, user
+from fake_clock import WALL_START, fake_clock, fake_time, wall
+from msgspec.structs import replace as replace_fields
+
+from exporter.clock import ApiClock
+from exporter.errors import PollError
+from exporter.metrics.families import FAMILIES, select_families
+from exporter.metrics.self_metrics import SelfMetrics
+from exporter.sessions.filters import SessionFilter
+from exporter.sessions.model import SessionBatch
+from exporter.sessions.source import SessionsConfig, SessionsResult, SessionsSource
+
+CONFIG = SessionsConfig(60.0, 900.0, 300.0, SessionFilter(), FAMILIES, 100)
+FAILURE = PollError("connect", "connection refused")
+ROUND = int(WALL_START) - 30
+"""Start of the round in which the tests start."""
+
+
+class Setup:
+    """A source, and the API that it queries."""
+
+    def __init__(self, config: SessionsConfig = CONFIG) -> None:
+        self.metrics, self.api_clock = SelfMetrics(process=False), ApiClock(fake_clock())
+        self.source = SessionsSource("7", self, self.api_clock, self.metrics, config)
+        self.queries: list[tuple[float, float, float]] = []
+        """Start and end of the range, seconds since the start of the test; time limit, seconds."""
+
+    async def sessions(
+        self, aid: str, start: int, end: int, deadline: asyncio.Timeout
+    ) -> SessionBatch:
+        limit = deadline.when() - asyncio.get_running_loop().time()
+        self.queries.append((start - WALL_START, end - WALL_START, round(limit, 1)))
+        if isinstance(self.answer, PollError):
+            raise self.answer
+        return self.answer(start) if callable(self.answer) else self.answer
+
+    async def poll(self, answer: SessionBatch | PollError, *, after: float = 0) -> SessionsResult:
+        """Poll once, as the poller does; return what is published."""
+        await asyncio.sleep(after)
+        self.answer = answer
+        try:
+            await self.source.poll()
+        except PollError:
+            await self.source.refresh(complete=False)
+        else:
+            await self.source.refresh(complete=True)
+        return self.source.result
+
+    def value(self, name: str, **labels: str) -> float | None:
+        name, labels = f"thousandeyes_exporter_{name}", {"aid": "7", **labels}
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+def ids(result: SessionsResult) -> str:
+    return "".join(each.id for each, _ in result.sessions)
+
+
+@fake_time
+async def test_the_first_poll_reads_the_look_back_and_later_ones_overlap():
+    setup = Setup()
+    answers = [batch(), batch(), batch(), FAILURE, FAILURE, batch(), FAILURE, batch()]
+    for after, answer in zip((0, 60, 60, 60, 60, 60, 3600, 60), answers, strict=True):
+        await setup.poll(answer, after=after)
+    assert setup.queries == [
+        *((-930, 0, 132.9), (-330, 60, 57.0), (-270, 120, 57.0)),
+        *((-210, 180, 57.0), (-210, 240, 64.3), (-210, 300, 72.9)),  # reads what was missed
+        *((2970, 3900, 132.9), (3030, 3960, 132.9)),  # but at most the look-back
+    ]
+
+
+@fake_time
+async def test_time_ranges_follow_the_clock_of_the_api():
+    setup = Setup()
+    for offset in (0, 86_400, 0, -86_400, 0):
+        setup.api_clock.observe(formatdate(wall() + offset, usegmt=True))
+        await setup.poll(batch())
+        assert setup.queries[-1][:2] == (offset - 930, offset)
+
+
+@fake_time
+async def test_sessions_expire_while_polls_fail():
+    setup = Setup()
+    sessions = [session(str(n), start=ROUND - 300 * n) for n in range(4)]
+    result = await setup.poll(batch(*sessions))
+    assert (ids(result), result.complete) == ("012", True)
+    assert result.series.columns["round_timestamp_seconds"].tolist() == [ROUND]
+    for after, expected in ((270, "012"), (1, "01"), (299, "01"), (1, "0"), (300, "")):
+        result = await setup.poll(FAILURE, after=after)
+        assert (ids(result), result.complete) == (expected, True)
+    assert result.series.keys == []
+    assert setup.value("sessions", state="joined") == 0
+    assert setup.value("newest_round_timestamp_seconds", source="sessions") == ROUND
+
+
+@fake_time
+async def test_only_complete_polls_change_counters():
+    setup = Setup()
+    result = await setup.poll(FAILURE)
+    assert (result.complete, result.sites) == (False, {})
+    await setup.poll(batch(session("1", start=ROUND)))
+    result = await setup.poll(batch((user("3", start=ROUND), None), session("2", start=ROUND)))
+    assert result.counts == {"joined": 2, "user_only": 1, "network_only": 0}
+    assert setup.value("sessions", state="user_only") == 1
+    result = await setup.poll(FAILURE)
+    assert [site.sessions for site in result.sites.values()] == [1]
+
+
+@fake_time
+async def test_filtered_and_rejected_records_are_counted():
+    filter_ = SessionFilter(exclude_sites=[re.compile("b")])
+    setup = Setup(replace(CONFIG, filter=filter_, families=select_families(["sessions"])))
+    late = session("3", start=ROUND + 3600)
+    polled = [session(site, site=site, start=ROUND) for site in "ab"]
+    setup.answer = batch(*polled, late, bad_type=4)
+    for new in (1, 0):
+        expected = {"user_sessions": 3, "network_sessions": 3, "new": new, "rejected": 7}
+        assert await setup.source.poll() == expected
+    for reason, count in (("filtered", 1), ("bad_time", 2), ("bad_type", 4)):
+        rejected = setup.value("records_rejected_total", source="sessions", reason=reason)
+        assert rejected == 2 * count
+    await setup.source.refresh(complete=True)
+    assert ids(setup.source.result) == "a"
+    assert setup.source.result.series.columns.keys() == {"sessions"}
+
+
+@fake_time
+async def test_commit_delays_of_new_sessions_are_observed_once():
+    setup = Setup()
+    assert setup.value("session_commit_delay_seconds_count") == 0
+    polls = ([1.0], 0, 0), ([1.0, 30.0, 0.0, math.nan], 2, 30), ([30.0, -1.0], 2, 30)
+    for delays, *expected in polls:
+        users = [user(str(each), start=ROUND, commit_delay=each) for each in delays]
+        await setup.poll(batch(*((each, None) for each in users)))
+        names = ("session_commit_delay_seconds_count", "session_commit_delay_seconds_sum")
+        assert [setup.value(name) for name in names] == expected
+
+
+@fake_time
+async def test_a_crash_publishes_nothing_instead_of_old_data():
+    setup, complete = Setup(), batch((user("1", start=ROUND), None))
+    await setup.poll(complete)
+    with pytest.raises(ValueError, match="zip"):
+        await setup.poll(batch((replace_fields(complete.users[0], values=()), None)))
+    assert setup.source.result == SessionsResult()
+    assert ids(await setup.poll(complete)) == "1"

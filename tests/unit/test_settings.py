@@ -1,0 +1,359 @@
+"""Settings: sources and precedence, accepted and refused values, and that no secret is shown."""
+
+import fnmatch
+import json
+import re
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from exporter import yaml_file
+from exporter.errors import SettingsError
+from exporter.settings import (
+    ListenAddress,
+    format_duration,
+    load,
+    parse_duration,
+    read_agent_names_key,
+    read_token,
+    reference,
+)
+
+ROOT = Path(__file__).parent.parent.parent
+CANARY = "canary-7Yh3kQ"
+TOKEN = {"THOUSANDEYES_TOKEN": CANARY}
+DOCS = {doc.name: doc for doc in reference()}
+WriteFile = Callable[..., str]
+
+
+def value(name: str, *argv: str, environ: Mapping[str, str] = TOKEN) -> object:
+    return attrgetter(name)(load(argv, environ).settings)
+
+
+def problems(*argv: str, environ: Mapping[str, str] = TOKEN) -> list[str]:
+    """Return the problems, none of which contains the canary."""
+    with pytest.raises(SettingsError) as caught:
+        load(argv, environ)
+    assert CANARY not in repr(caught.value)
+    assert all(problem.isprintable() for problem in caught.value.problems)
+    return list(caught.value.problems)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> WriteFile:
+    """Write a file and return its name."""
+
+    def write(content: str, name: str = "settings.yml", mode: int = 0o600) -> str:
+        path = tmp_path / name
+        path.write_text(content, newline="")
+        path.chmod(mode)
+        return str(path)
+
+    return write
+
+
+def test_the_example_file_has_each_setting_with_its_default(file: WriteFile) -> None:
+    text = (ROOT / "deploy/settings.example.yml").read_text()
+    settings, _ = yaml_file.load(re.sub(r"(?m)^  # ([a-z_]+: )", r"  \1", text))
+    assert isinstance(settings, dict)
+    assert [f"{group}.{key}" for group, keys in settings.items() for key in keys] == list(DOCS)
+    shown = {name: shown for name, shown, _ in load([f"--config.file={file(text)}"], TOKEN).shown()}
+    assert shown.items() >= {doc.name: doc.default for doc in DOCS.values() if doc.default}.items()
+
+
+def test_token_files_that_the_documentation_names_are_ignored_by_git() -> None:
+    patterns = (ROOT / ".gitignore").read_text().split()
+    texts = [path.read_text() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
+    path = re.compile(r"(?:token[-_]file|TOKEN_FILE)[ =:]+([\w./-]*token[\w.-]*)")
+    names = {Path(name).name for text in texts for name in path.findall(text)}
+    assert names
+    assert all(any(fnmatch.fnmatch(name, each) for each in patterns) for name in names), names
+
+
+# Sources
+
+
+def test_precedence_and_origins(file: WriteFile) -> None:
+    path = file("poll:\n  interval: 11s\n  overlap: 12s\n  lookback: 13m\napi: {version: v6}\n")
+    environ = TOKEN | {"THOUSANDEYES_POLL_INTERVAL": "21s", "THOUSANDEYES_POLL_OVERLAP": "22s"}
+    environ["THOUSANDEYES_CONFIG_FILE"] = path
+    result = load(["--poll.interval=31s"], environ)
+    poll = result.settings.poll
+    assert (poll.interval, poll.overlap, poll.lookback) == (31, 22, 780)
+    assert result.origins.keys() == DOCS.keys()
+    assert {name: origin for name, origin in result.origins.items() if origin != "default"} == {
+        "api.version": f"{path}:5",
+        "api.token": "THOUSANDEYES_TOKEN",
+        "poll.interval": "--poll.interval",
+        "poll.overlap": "THOUSANDEYES_POLL_OVERLAP",
+        "poll.lookback": f"{path}:4",
+    }
+    other = file("poll: {lookback: 14m}", "other.yml")
+    assert value("poll.lookback", "--config.file", other, environ=environ) == 840
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("poll.interval", "1m30s"),
+        ("api.requests_per_minute", 60),
+        ("api.allow_insecure", True),
+        ("api.account_groups", [59, "60"]),
+        ("api.account_groups", "all"),
+        ("filter.include_sites", ["a{1,3}", "b,c", "[d]", 'e"', "\\.é"]),
+        ("filter.search", {"domain": ["a,b", "c"], "agentId": ["d"]}),
+        ("metrics.site_groups", [{"pattern": "(a|b).*", "name": "A, B"}]),
+        ("metrics.families", ["pages", "sessions"]),
+        ("web.listen_address", "[::1]:9350"),
+        ("simulator.faults", ["slow", "server_error=0.2@10m+5m"]),
+    ],
+)
+def test_a_value_is_the_same_from_all_sources(name: str, content: object, file: WriteFile) -> None:
+    group, field = name.split(".")
+    path = file(yaml.safe_dump({group: {field: content}}, allow_unicode=True))
+    text = content if isinstance(content, str) else json.dumps(content)
+    expected = value(name, "--config.file", path)
+    assert value(name, f"{DOCS[name].flag}={text}") == expected
+    assert value(name, environ=TOKEN | {DOCS[name].variable: text}) == expected
+    shown = {name: shown for name, shown, _ in load(["--config.file", path], TOKEN).shown()}
+    assert value(name, DOCS[name].flag, shown[name]) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "command", "options"),
+    [
+        ([], "serve", {}),
+        (["demo"], "demo", {}),
+        (["once", "--output", "x"], "once", {"output": Path("x")}),
+        (["check", "--all"], "check", {"output": None, "all": True}),
+    ],
+)
+def test_settings_before_or_after_the_command(argv: list[str], command: str, options: Any) -> None:
+    for words in (["--poll.interval", "2m", *argv], [*argv, "--poll.interval", "2m"]):
+        result = load(words, TOKEN)
+        assert (result.command, result.options) == (command, options)
+        assert result.settings.poll.interval == 120
+
+
+@pytest.mark.parametrize(
+    ("argv", "contains"),
+    [
+        (["--poll.intervall", "1m", "check"], ["--poll.intervall", "--poll.interval?"]),
+        (["check", f"--api.tokn={CANARY}"], ["--api.tokn", "--api.token?"]),
+        (["--log.level"], ["--log.level"]),
+        (["chek"], ["check?", "serve, demo, simulate, once, check"]),
+        (["demo", CANARY], ["argument"]),
+        (["demo", f"--all={CANARY}"], ["--all", "--help"]),
+        (["once", "--output"], ["--output"]),
+        (["check", "--output", "xml"], ["--output", "json"]),
+    ],
+)
+def test_a_wrong_command_line_is_the_only_problem(argv: list[str], contains: list[str]) -> None:
+    (problem,) = problems(*argv, environ={"THOUSANDEYES_LOG_LEVEL": "loud"})
+    assert [text for text in contains if text not in problem] == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "suggestion"),
+    [("API_URI", "_API_URL?"), ("CONFIGFILE", "_CONFIG_FILE?"), ("API", ""), ("WEB_PORT", "")],
+)
+def test_unknown_variables(variable: str, suggestion: str) -> None:
+    others = {
+        "THOUSANDEYES_EXPORTER_SERVICE_HOST": "10.0.0.1",
+        "THOUSANDEYES_EXPORTER_SERVICE_PORT_METRICS": "9350",
+        "THOUSANDEYES_EXPORTER_PORT": "tcp://10.0.0.1:9350",
+        "THOUSANDEYES_EXPORTER_PORT_9350_TCP_ADDR": "10.0.0.1",
+    }
+    (problem,) = problems(environ={**TOKEN, **others, f"THOUSANDEYES_{variable}": CANARY})
+    assert f"THOUSANDEYES_{variable}" in problem
+    assert problem.endswith(suggestion)
+
+
+def test_an_empty_value_is_an_error(file: WriteFile) -> None:
+    for found in (
+        problems("demo", environ={doc.variable: "" for doc in DOCS.values()}),
+        problems("demo", *(f"{doc.flag}=" for doc in DOCS.values())),
+    ):
+        assert {each.split()[0] for each in found} == DOCS.keys()
+    assert len(problems(f"--config.file={file('api: {url: , email: , proxy: null}')}")) == 3
+
+
+@pytest.mark.parametrize("content", ["", "# comment", "---", "api:", "api: {}", "\ufeff"])
+def test_a_file_without_settings(content: str, file: WriteFile) -> None:
+    assert load(["--config.file", file(content)], TOKEN).settings == load([], TOKEN).settings
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "name", "end"),
+    [
+        ("api:\n  tokn: x\n", 2, "api.tokn", "api.token?"),
+        ("pol: {interval: 1s}\n", 1, "pol", "poll?"),
+        ("log: {}\nlog: {}\n", 2, "", ""),
+        ("- api\n", 1, "", ""),
+        ("log:\ninterval: 1s\n", 2, "", ""),
+        (f"log: {{}}\napi: {{token:{CANARY}}}", 2, "api ", ""),
+        (f"log: {{}}\n{CANARY} x: {{}}", 2, "", ""),
+        ("filter:\n  include_sites:\n    - a\n    - '['\n", 2, "filter.include_sites.1", ""),
+        ("filter:\n  search: {platfrm: [x]}\n", 2, "filter.search.platfrm", ""),
+        ("metrics: {site_groups: [{pattern: a}]}", 1, "metrics.site_groups.0.name", ""),
+    ],
+)
+def test_refused_files(content: str, line: int, name: str, end: str, file: WriteFile) -> None:
+    path = file(content)
+    (problem,) = problems("--config.file", path)
+    assert name in problem
+    assert f"{path}:{line}" in problem
+    assert problem.endswith(end)
+
+
+def test_a_file_that_cannot_be_read_is_the_only_problem(tmp_path: Path) -> None:
+    for path in (str(tmp_path / "missing.yml"), str(tmp_path), ""):
+        (problem,) = problems("--log.level=x", environ={"THOUSANDEYES_CONFIG_FILE": path})
+        assert path in problem
+
+
+# Values
+
+
+@given(st.integers(0, 10**12))
+@example(0)
+def test_a_formatted_duration_parses_to_the_same(milliseconds: int) -> None:
+    assert parse_duration(format_duration(milliseconds / 1000)) == milliseconds / 1000
+
+
+REPEATED = ["--filter.include-sites=a{1,3}", "once", "--filter.include-sites=[a-z]+,b"]
+PATTERNS = tuple(map(re.compile, ("a{1,3}", "[a-z]+", "b")))
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "expected"),
+    [
+        (["--api.url=https://x.example:8443/"], "api.url", "https://x.example:8443"),
+        (["--api.url=http://127.0.0.1:9351"], "api.url", "http://127.0.0.1:9351"),
+        (["--api.url=http://[::1]:9351"], "api.url", "http://[::1]:9351"),
+        (["--api.url=http://x.y", "--api.allow-insecure=true"], "api.url", "http://x.y"),
+        (["--api.email=a@b.example", "--api.version=v6"], "api.email", "a@b.example"),
+        (["--filter.include-sites=a{1,3}, [a-z]+,b"], "filter.include_sites", PATTERNS),
+        (REPEATED, "filter.include_sites", PATTERNS),
+        (["--poll.interval=1500ms"], "poll.interval", 1.5),
+        (["--poll.overlap=0", "--poll.lookback=1m"], "poll.lookback", 60),
+        (["--web.listen-address=:0"], "web.listen_address", ListenAddress(None, 0)),
+        (["--web.listen-address=[::]:80"], "web.listen_address", ListenAddress("::", 80)),
+    ],
+)
+def test_accepted_values(argv: list[str], name: str, expected: object) -> None:
+    assert value(name, *argv) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("api.url", ["x", "ftp://x", "https://", "https://x/v7", "https://x?a", "https://x y"]),
+        ("api.url", [f"https://me:{CANARY}@x", f"https://x#{CANARY}"]),
+        ("api.token", [f"{CANARY} x", f"{CANARY}\nx", f"\ufeff{CANARY}"]),
+        ("api.token", [f"{CANARY}é", f'"{CANARY}"']),
+        ("metrics.agent_names_key", [CANARY, f"{CANARY} {CANARY}"]),
+        ("api.account_groups", ["[true]", "059", "x"]),
+        ("api.proxy", ["x", f"ftp://{CANARY}@x", f"http://a:{CANARY}@"]),
+        ("api.ca_file", ["/nowhere", __file__]),
+        ("poll.interval", ["0", "5", "2h", "-1s", "1.5m", "1 m", "1s1m", "٣s"]),
+        ("filter.include_sites", ["a,[b", '["a"']),
+        ("filter.search", ["domain", '{"domain": true}', '{"agentid": "x"}', "[]"]),
+        ("metrics.site_groups", ['[{"pattern": "(", "name": "a"}]', "a"]),
+        ("metrics.families", ["latency", "[]x"]),
+        ("web.listen_address", ["9350", "localhost", ":65536", "::1:9350", "a b:1", ":"]),
+        ("web.telemetry_path", ["x", "/", "/-/healthy", "/a/", "//a", "/a/../b", "/a?b", "/{a}"]),
+        ("log.level", ["loud", "warning", "\x1b[31m"]),
+    ],
+)
+def test_refused_values(name: str, texts: list[str]) -> None:
+    for text in texts:
+        (problem,) = problems(f"{DOCS[name].flag}={text}")
+        assert re.match(rf"{name}[\w.]* \({DOCS[name].flag}\): ", problem)
+
+
+# Combinations
+
+
+@pytest.mark.parametrize(
+    ("argv", "contains"),
+    [
+        (
+            ["--api.token-file={file}"],
+            ["api.token_file (--api.token-file)", "(THOUSANDEYES_TOKEN)"],
+        ),
+        (["--api.email=a@example.com"], ["api.email (--api.email)", "api.version (default)"]),
+        (["--api.url=http://192.0.2.1"], ["api.url (--api.url)", "api.allow_insecure (default)"]),
+        (["--poll.lookback=30s", "--poll.overlap=0s"], ["(--poll.lookback)", "poll.interval"]),
+        (["--poll.lookback=5m"], ["(--poll.lookback)", "poll.overlap (default)"]),
+        (["--metrics.agent-names=hashed"], ["metrics.agent_names (--metrics.agent-names)"]),
+        (["--metrics.agent-names-key-file={file}"], ["metrics.agent_names (default)"]),
+    ],
+)
+def test_impossible_combinations(argv: list[str], contains: list[str], file: WriteFile) -> None:
+    secret = file(CANARY * 2, "secret")
+    (problem,) = problems(*(each.format(file=secret) for each in argv))
+    assert [text for text in contains if text not in problem] == []
+
+
+def test_all_problems_are_listed_at_once(file: WriteFile) -> None:
+    path = file("poll: {interval: 1h, lookback: 1s}\nlgo: {}\nagents: {interval: 5}\nLOG: {}\n")
+    environ = {"THOUSANDEYES_LOG_LEVEL": "x", "THOUSANDEYES_Q": "", "THOUSANDEYES_API_EMAIL": "a@b"}
+    found = problems("--config.file", path, "--web.max-requests=0", environ=environ)
+    starts = [
+        "unknown variable THOUSANDEYES_Q",
+        "api.email (THOUSANDEYES_API_EMAIL) ",
+        f"poll.lookback ({path}:1) must not be shorter than poll.interval ({path}:1)",
+        f"poll.lookback ({path}:1) must be longer than poll.overlap (default)",
+        f"agents.interval ({path}:3): ",
+        "web.max_requests (--web.max-requests): must be at least 1",
+        "log.level (THOUSANDEYES_LOG_LEVEL): ",
+        f"lgo ({path}:2): ",
+        f"LOG ({path}:4): ",
+        "no API token",
+    ]
+    assert len(found) == len(starts), found
+    assert [start for start in starts if not any(each.startswith(start) for each in found)] == []
+
+
+# Secrets
+
+
+def test_secrets_are_masked() -> None:
+    argv = [f"--api.proxy=http://u:{CANARY}@proxy:1", "--metrics.agent-names=hashed"]
+    result = load([*argv, f"--metrics.agent-names-key={CANARY * 2}"], TOKEN)
+    shown = [name for name, shown, _ in result.shown() if shown.strip("*") == "" != shown]
+    assert shown == ["api.token", "api.proxy", "metrics.agent_names_key"]
+    assert CANARY not in repr(result) + repr(result.shown()) + str(result.settings)
+
+
+def test_secrets_are_read_again_from_their_files(file: WriteFile) -> None:
+    token, key = file("one\r\n", "token"), file("k" * 16, "key")
+    files = ("--api.token-file", token, "--metrics.agent-names-key-file", key)
+    settings = load([*files, "--metrics.agent-names=hashed"], {}).settings
+    assert (read_token(settings), read_agent_names_key(settings)) == ("one", "k" * 16)
+    file("two", "token")
+    assert read_token(settings) == "two"
+    for broken in ("", "\n", f"{CANARY} x"):
+        file(broken, "token")
+        with pytest.raises(SettingsError, match="single line") as caught:
+            read_token(settings)
+        assert CANARY not in str(caught.value)
+        assert problems("--api.token-file", token, environ={})[0].startswith("api.token_file ")
+    Path(token).unlink()
+    with pytest.raises(SettingsError, match=f"{token}: No such file"):
+        read_token(settings)
+
+
+def test_warns_of_secrets_that_other_users_can_read(file: WriteFile) -> None:
+    private, public = file("k" * 16, "private", 0o640), file("k" * 16, "public", 0o644)
+    hashed = ("--metrics.agent-names=hashed", f"--metrics.agent-names-key-file={public}")
+    assert load([f"--api.token-file={private}"], {}).warnings == ()
+    assert len(load([f"--api.token-file={public}"], {}).warnings) == 1
+    assert len(load(["--api.token=x", "--api.proxy=http://u:x@y", *hashed], {}).warnings) == 3

@@ -1,0 +1,120 @@
+"""Both API versions: the examples of their documentation, and their requests."""
+
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+from api_records import ROUND, payload, published, values
+
+from exporter.inventory import AccountGroup, Agent
+from exporter.sessions.model import SeriesKey
+from exporter.thousandeyes import v6, v7
+from exporter.thousandeyes.schema import decode
+
+V6_AGENT, V7_AGENT = "3fde6422-f119-40e1-ae32-d08a1243c038", "861b7557-cd57-4bbb-b648-00bddf88ef49"
+
+
+def test_v6_publishes_the_printed_sessions_with_their_exact_values() -> None:
+    common = {
+        "loss_ratio": 0, "sessions": 1, "round_timestamp_seconds": ROUND,
+        "cpu_utilization_ratio": 0.38931831001805056, "cpu_samples": 10,
+        "cpu_utilization_min_ratio": 0.30859375, "cpu_utilization_max_ratio": 0.5625,
+        "cpu_utilization_median_ratio": 0.353515625,
+        "cpu_utilization_stddev_ratio": 0.08389194281742307,
+        "memory_used_bytes": 12819145821.09091, "memory_samples": 11,
+        "memory_used_min_bytes": 12805128192, "memory_used_max_bytes": 12825530368,
+        "memory_used_median_bytes": 12818219008, "memory_used_stddev_bytes": 5741124.05691331,
+        "memory_size_bytes": 17069891584,
+    }  # fmt: skip
+    bare = {"latency_seconds": 0.15, "jitter_seconds": 0.046, "pages": 1}
+    www = {"latency_seconds": 0.024, "jitter_seconds": 0.036, "pages": 2}
+    assert published("v6", "v6/user-sessions.json", "v6/network-sessions.json") == {
+        SeriesKey(V6_AGENT, "thousandeyes.com", "http"): common | bare,
+        SeriesKey(V6_AGENT, "www.thousandeyes.com", "https"): common | www,
+    }
+    users = decode(payload("v6/user-sessions.json"), v6.USER_SESSIONS).records
+    assert [user.commit_delay for user in users] == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("name", ["user-sessions", "network-sessions"])
+def test_the_repaired_bodies_differ_from_the_printed_ones_only_in_punctuation(name: str) -> None:
+    printed, repaired = (
+        re.findall(r'"[^"]*"|[0-9.E]+', payload(f"v6/{name}{suffix}").decode())
+        for suffix in (".printed.txt", ".json")
+    )
+    kept = [json.loads(token) for token in printed if token not in ('"webSessions"', "...")]
+    assert kept == [json.loads(token) for token in repaired]
+
+
+def test_v7_publishes_the_sessions_of_the_description_with_their_exact_values() -> None:
+    assert published("v7", "v7/real-user-tests.json", "v7/real-user-tests-networks.json") == {
+        SeriesKey(V7_AGENT, "www.thousandeyes.com", "https"): {
+            **{f"{leg}latency_seconds": 0.15 for leg in ("", "vpn_", "proxy_")},
+            **{f"{leg}jitter_seconds": 0.046 for leg in ("", "vpn_", "proxy_")},
+            **{f"{leg}loss_ratio": 0.001 for leg in ("", "vpn_", "proxy_")},
+            "cpu_utilization_ratio": 0.55, "cpu_samples": 150,
+            "cpu_utilization_min_ratio": 0.22, "cpu_utilization_max_ratio": 0.75,
+            "cpu_utilization_median_ratio": 0.61, "cpu_utilization_stddev_ratio": 0.01,
+            "memory_used_bytes": 1.77, "memory_samples": 155,
+            "memory_used_min_bytes": 1.2, "memory_used_max_bytes": 2.5,
+            "memory_used_median_bytes": 1.85, "memory_used_stddev_bytes": 0.25,
+            "memory_size_bytes": 1024, "experience_score": 0.5, "pages": 2,
+            "sessions": 1,  # both examples have the same id
+            "round_timestamp_seconds": 1_384_309_800,
+        }
+    }  # fmt: skip
+
+
+def test_v6_decodes_the_other_examples() -> None:
+    filtered = decode(payload("v6/user-sessions.filtered.json"), v6.USER_SESSIONS)
+    assert [(user.key.site, user.commit_delay, values(user)) for user in filtered.records] == [
+        ("success.thousandeyes.com", 2.0, {"numberOfPages": 3}),
+        ("app.thousandeyes.com", 1.0, {"numberOfPages": 1}),
+    ]
+    agents = decode(payload("v6/endpoint-agents.json"), v6.AGENTS)
+    id_, os_version = "5d0764ac-7e42-4ec8-a0d4-39fc53edccba", "Microsoft Windows 10 Enterprise"
+    agent = Agent(id_, "test-agent-1", "", "0.191.0", os_version, "London, England, UK", 1582243003)
+    assert agents.records == [agent]
+    page_id = "cd9cf945-f66f-4945-b5fe-f7a9a2a97896"
+    assert agents.next_link == f"https://api.thousandeyes.com/v6/endpoint-agents?pageId={page_id}"
+    groups = decode(payload("v6/account-groups.json"), v6.ACCOUNT_GROUPS)
+    assert groups.records == [AccountGroup("59", "Demo - Example User", current=False)]
+
+
+def test_v7_decodes_the_other_examples() -> None:
+    link = "https://api.thousandeyes.com/v7/link/to/resource/id"
+    assert decode(payload("v7/real-user-tests.json"), v7.USER_SESSIONS).next_link == link
+    os_version = "Version 10.15.2 (Build 19C57)"
+    agent = Agent(V7_AGENT, "Office Printer", "mac", "0.123.4", os_version, "London", 1653608236)
+    assert decode(payload("v7/endpoint-agents.json"), v7.AGENTS).records == [agent, agent]
+    groups = decode(payload("v7/account-groups.json"), v7.ACCOUNT_GROUPS)
+    assert groups.records == [AccountGroup("1234", "Account A", current=True)] * 2
+
+
+def test_agents_and_account_groups_need_only_an_id() -> None:
+    body = b'{"endpointAgents": [{"agentId": "1", "lastSeen": "?", "location": null}, {}]}'
+    page = decode(body, v6.AGENTS)
+    (agent,) = page.records
+    assert (agent.id, agent.name, agent.location) == ("1", "", "")
+    assert math.isnan(agent.last_seen)
+    assert page.rejected == {"bad_time": 1, "missing_field": 1}
+    body = b'{"accountGroups": [{"aid": "1"}, {"aid": ""}, {"accountGroupName": "x"}]}'
+    groups = decode(body, v7.ACCOUNT_GROUPS)
+    assert (groups.records, groups.rejected) == ([AccountGroup("1")], {"missing_field": 2})
+
+
+SEARCH = {"platform": ["mac", "windows"], "domain": ["a.b"]}
+V6_SEARCH = [{"key": key, "values": values} for key, values in SEARCH.items()]
+V6_RANGE = {"from": "2017-03-26T11:58:00", "to": "2017-03-26T12:13:00"}
+V7_RANGE = {"startDate": "2017-03-26T11:58:00Z", "endDate": "2017-03-26T12:13:00Z"}
+
+
+def test_requests_have_an_explicit_range_and_search_filters() -> None:
+    cases: list[tuple[Any, Any, dict[str, str], Any]] = [
+        (v6, {}, V6_RANGE, None), (v6, SEARCH, V6_RANGE, {"searchFilters": V6_SEARCH}),
+        (v7, {}, V7_RANGE, {}), (v7, SEARCH, V7_RANGE, {"searchFilters": SEARCH}),
+    ]  # fmt: skip
+    for version, search, query, body in cases:
+        assert version.parameters(ROUND, ROUND + 900, search) == (query, body)
