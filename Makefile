@@ -1,90 +1,126 @@
-# Everything that is done to this project by hand or by CI. `make` alone lists it.
+# Commands for development and CI. `make` lists them.
 
-PYTHON ?= python3
+PYTHON ?= $(shell for python in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && exit; done; echo python3)
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 15))
 ARGS ?=
 SECONDS ?= 60
 DAYS ?= 30
+T ?=
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-PURE := exporter/aggregate.py,exporter/distributions.py,exporter/exposition.py,exporter/metrics.py,exporter/model.py,$\
-	exporter/page.py,exporter/privacy.py,exporter/report.py,exporter/selection.py,exporter/store.py
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+PINNED := $(PIP) --require-hashes --only-binary=:all:
+PYTEST := $(BIN)/python -m pytest
+PURE := exporter/inventory.py,exporter/labels.py,exporter/metrics/exposition.py,exporter/metrics/families.py
+PURE := $(PURE),exporter/sessions/aggregate.py,exporter/sessions/filters.py,exporter/sessions/histograms.py
+PURE := $(PURE),exporter/sessions/model.py,exporter/sessions/store.py,exporter/web/status.py
 
-# The real Prometheus, Alertmanager and wrk that tests start, where the machine has none of its own.
+# Programs that system tests start, unpacked by tests/system/tools.sh where the host has none.
 export PATH := $(PATH):$(CURDIR)/.tools/usr/bin
-export LD_LIBRARY_PATH := $(if $(LD_LIBRARY_PATH),$(LD_LIBRARY_PATH):)$(CURDIR)/.tools/usr/lib/$(shell uname -m)-linux-gnu
 
-.PHONY: help install demo run test lint tools bench bench-quick fuzz soak storm docs pictures lock clean
+.PHONY: help install demo run check test-system test lint tools bench bench-quick bench-queries fuzz soak mutation \
+	docs pictures lock image clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' Makefile
 
-install: $(VENV)/.installed ## Install the exporter into .venv, from pinned and hashed packages
+install: $(VENV)/.installed ## Install the exporter into .venv
 
-demo: install ## Serve metrics of a pretend company: no account needed
+demo: install ## Serve the metrics of a simulated company; no account required
 	$(BIN)/thousandeyes-exporter demo
 
 run: install ## Run the exporter: make run ARGS="--api.token-file token.txt check"
 	$(BIN)/thousandeyes-exporter $(ARGS)
 
-test: $(VENV)/.installed-dev tools lint ## Run every check and every test
-	$(BIN)/python -m pytest --numprocesses=2 --cov --cov-report=term-missing:skip-covered
+ifeq ($(T),)
+check: lint ## Run lint and the fast tests, or one file of tests: make check T=tests/unit/test_labels.py
+	$(PYTEST) --ignore=tests/system --numprocesses=auto --maxprocesses=4
+else
+check: $(VENV)/.installed-dev
+	$(PYTEST) $(T)
+endif
+
+test-system: $(VENV)/.installed-dev tools ## Run the tests that need root, Debian packages or a browser
+	$(PYTEST) tests/system --numprocesses=2 --dist=loadfile
+
+test: lint ## Run everything: lint, fast tests, system tests, coverage
+	rm -f .coverage .coverage.*
+	$(PYTEST) --ignore=tests/system --numprocesses=2 --cov --cov-report=
+	$(MAKE) tools
+	$(PYTEST) tests/system --numprocesses=2 --dist=loadfile --cov --cov-append
 	$(BIN)/coverage report --include=$(PURE) --fail-under=100
 
-lint: $(VENV)/.installed-dev ## Check style, types, and which room may know which
+lint: $(VENV)/.installed-dev ## Check style, types and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-tools: $(VENV)/.installed-dev ## Unpack the programs that tests need into .tools, where the machine lacks them
-	tests/tools.sh .tools
-	tests/image.sh tools
-	tests/helm.sh .tools $(BIN)/python
-	tests/chromium.sh .tools $(BIN)/python
+tools: $(VENV)/.installed-dev ## Install the programs that system tests start
+	tests/system/tools.sh .tools $(BIN)/python
 
-bench: $(VENV)/.installed-dev tools ## Measure everything (long) and write benchmarks/RESULTS.md
+# Without cached bytecode, the time to start is the time to compile.
+bench bench-quick: export PYTHONDONTWRITEBYTECODE =
+
+bench: .tools/benchmarks-go ## Run all benchmarks (long) and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/.installed-dev tools ## Measure everything in under two minutes
+bench-quick: .tools/benchmarks-go ## Run all benchmarks in less than two minutes
 	$(BIN)/python -m benchmarks --quick
 
-fuzz: $(VENV)/.installed-dev ## Fuzz everything that is read, guided by coverage: make fuzz SECONDS=600 (each target)
-	cd tests && ../$(BIN)/python -m fuzz.guided --seconds $(SECONDS)
+.tools/benchmarks-go: benchmarks/go/main.go $(VENV)/.installed-dev
+	tests/system/tools.sh .tools $(BIN)/python benchmarks
+	cd benchmarks/go && GO111MODULE=off GOPATH=/usr/share/gocode go build -o $(CURDIR)/$@ .
 
-soak: $(VENV)/.installed-dev ## Poll for days of simulated time, with faults at random: make soak DAYS=30
+bench-queries: $(VENV)/.installed-dev tools ## Measure query time of dashboards and rules at 200 and 2,000 agents
+	$(BIN)/python -m benchmarks.query_cost
+
+fuzz: $(VENV)/.installed-dev ## Fuzz every input: make fuzz SECONDS=600 (each of the inputs)
+	FUZZ_SECONDS=$(SECONDS) $(PYTEST) tests/fuzz --timeout=0 --numprocesses=auto --maxprocesses=3
+
+soak: $(VENV)/.installed-dev ## Poll for days of simulated time with random faults: make soak DAYS=30
 	$(BIN)/python tests/soak.py --days $(DAYS)
 
-storm: $(VENV)/.installed-dev tools ## Measure scrapes while many scrape, others only half, and polls run
-	$(BIN)/python tests/storm.py
+mutation: $(VENV)/.installed-dev ## Mutate the pure modules, rate limit and decoder; at least 85 % must be killed
+	rm -rf mutants
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+	$(BIN)/mutmut export-cicd-stats
+	@$(BIN)/python -c 'import json, sys; n = json.load(open("mutants/mutmut-cicd-stats.json")); \
+		killed, total = n["killed"] + n["timeout"], n["total"]; \
+		print(f"{killed} of {total} mutants killed ({killed / total:.1%})"); sys.exit(killed < 0.85 * total)'
 
-docs: $(VENV)/.installed-dev ## Write anew what is made from the code: references, dashboards, the chart's copies
+docs: $(VENV)/.installed-dev ## Generate the references, the dashboards and the files of the chart
 	$(BIN)/python -m docs
 	$(BIN)/python -m grafana
 	$(BIN)/python -m deploy
 
-pictures: $(VENV)/.installed-dev tools ## Draw the dashboards' pictures anew, with Chromium and npm
+pictures: $(VENV)/.installed-dev tools ## Render the pictures of the dashboards, with Chromium and npm
 	$(BIN)/python -m grafana.render
 
 lock: $(VENV)/.installed-dev ## Pin the newest packages that pyproject.toml allows
-	$(PIP) 'uv>=0.9'
 	.ci/lock $(BIN)/uv
 
-clean: ## Remove everything that was made
-	rm -rf $(VENV) .tools .image .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz .import_linter_cache dist
+image: $(VENV)/.installed-dev tools ## Build the container image into .image, without a container engine
+	tests/system/image.sh .image
+
+clean: ## Remove everything that was generated
+	rm -rf $(VENV) .tools .image .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+		.import_linter_cache mutants dist
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-		{ echo 'Python 3.11, 3.12 or 3.13 is needed: say where with make PYTHON=/path/to/python' >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo 'This Python can not make environments. On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@$(PYTHON) -c '$(SUPPORTED)' || { echo "Python 3.11 or newer (up to 3.15) is required;" \
+		"found $$($(PYTHON) --version 2>&1 | cut -d " " -f 2); set PYTHON=/path/to/python3.14" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot create virtual" \
+		"environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt requirements-build.txt pyproject.toml | $(BIN)/python
-	$(PIP) --require-hashes -r requirements.txt -r requirements-build.txt
-	$(PIP) --no-deps --no-build-isolation --editable .
+	$(PINNED) -r requirements.txt -r requirements-build.txt
+	$(PIP) --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	$(PIP) --require-hashes -r requirements-dev.txt
+	$(PINNED) -r requirements-dev.txt
 	@touch $@
