@@ -1,5 +1,5 @@
-"""The Grafana dashboards as code; `python -m grafana` writes them to `grafana/dashboards`.
+"""Grafana dashboards as code; `python -m grafana` writes them to `grafana/dashboards`.
 
-One file a dashboard says what it shows; how a panel looks stands in `grafana.parts`, how a query reads in
-`grafana.queries`.
+Each dashboard is one module. `grafana.queries` has the PromQL expressions, `grafana.panels` and
+`grafana.dashboards` have the common look.
 """

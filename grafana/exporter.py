@@ -1,250 +1,279 @@
-"""The dashboard *Exporter*: whether it works, and how close it is to a limit."""
+"""The dashboard *Exporter*: health of the exporter, and its distance from limits."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from grafana import dashboards as d
 from grafana import queries as q
-from grafana.parts import (
-    AGE,
-    ALERTS,
+from grafana.panels import (
+    ALERT_COUNT,
     BYTES,
     COUNT,
     DASHED,
+    DATA_AGE,
+    GREEN,
     RATIO,
+    RED,
     SECONDS,
-    UNFILLED,
+    YELLOW,
     Column,
-    Measure,
-    account_group,
-    board,
-    data_source,
-    instance,
-    lines,
-    note,
-    number,
-    rising,
-    rows,
-    yes_no,
+    Panel,
+    Quantity,
+    flag,
+    lower_is_better,
+    stat,
+    table,
+    text,
+    timeseries,
 )
-from grafana.queries import PROCESS, a_minute, grown, own
 
-OWN = 'site="", agent=""'
-"""The alerts about the exporter are of no site and of no agent."""
-LEFT = own("api_rate_limit_remaining_requests", PROCESS)
-GRANTED = own("api_rate_limit_requests", PROCESS)
-REFUSED_REQUESTS = own("api_requests_total", f'{PROCESS}, code="429"')
-UNMATCHED = rising("percentunit", q.UNMATCHED_LIMIT / 2, q.UNMATCHED_LIMIT, decimals=1)
-FULL = rising("percentunit", 0.8, 0.95, decimals=1)
-SCARCE = Measure("percentunit", (("red", None), ("yellow", 0.1), ("green", 0.25)), high=1)
-MANY_REFUSED = rising("none", 1, 10)
+ALERTS = 'site="", agent=""'
+"""Alerts on the exporter have neither a site nor an agent."""
+INSTANCES = q.SELECTED_INSTANCES
 
-NOTE = """
-From left to right: it runs, it polls, what it has is new. When polls
-fail, the reason is in the first graph below. A long gap between the newest round and now means late commits: compare
-the commit delay with the setting `poll.overlap`. Many sessions without a partner mean that one listing is incomplete.
+LIMIT = q.exporter("api_rate_limit_requests", INSTANCES)
+REMAINING = q.exporter("api_rate_limit_remaining_requests", INSTANCES)
+REQUESTS = q.exporter("api_requests_total", INSTANCES)
+REJECTED_REQUESTS = q.exporter("api_requests_total", f'{INSTANCES}, code="429"')
+
+UNMATCHED = lower_is_better(
+    "percentunit", q.UNMATCHED_THRESHOLD / 2, q.UNMATCHED_THRESHOLD, decimals=1
+)
+SERIES_SHARE = lower_is_better("percentunit", 0.8, 0.95, decimals=1)
+RATE_LIMIT_SHARE = Quantity("percentunit", ((RED, None), (YELLOW, 0.1), (GREEN, 0.25)), max=1)
+
+INTRO = """
+From left to right: the exporter runs, it polls, its data is current. If polls fail, the first graph
+shows the reason. If the newest round is old although polls are complete, sessions are committed
+late: compare the commit delay with `poll.overlap`. Many unmatched sessions mean that one of the two
+listings is incomplete.
 """
 
 
 def dashboard() -> Dashboard:
-    """Return it."""
-    return board(
+    """Build the dashboard."""
+    return d.build(
         "exporter",
         "ThousandEyes / Exporter",
-        "The exporter itself: does it work, and how close is it to a limit.",
-        [data_source(), instance(), account_group()],
-        [
-            note("Does it work, and how close is it to a limit?", NOTE),
-            *_numbers(),
-            *_polls(),
-            *_requests(),
-            *_sessions(),
-            *_size(),
-            *_process(),
-            _alerts(),
-        ],
-        alert_scope=OWN,
+        "The exporter itself: does it work, and how close is it to its limits?",
+        variables=[d.data_source(), d.instance(), d.account_group()],
+        intro=text("Does it work, and how close is it to its limits?", INTRO),
+        rows={
+            "Overview": _overview(),
+            "Polls": _polls(),
+            "API requests": _requests(),
+            "Sessions": _sessions(),
+            "Exposition": _exposition(),
+            "Process": _process(),
+            "Alerts": [_alerts()],
+        },
+        alerts=ALERTS,
     )
 
 
-def _numbers() -> list[object]:
-    newest = own("newest_round_timestamp_seconds")
+def _overview() -> list[Panel]:
+    up = 'thousandeyes_up{instance=~"$instance", aid=~"$aid", source="%s"}'
+    success = q.exporter("last_poll_success_timestamp_seconds", q.SESSIONS_SOURCE)
+    newest_round = q.exporter("newest_round_timestamp_seconds", q.SESSIONS_SOURCE)
+    series, limit = q.exporter("series", INSTANCES), q.exporter("series_limit", INSTANCES)
     return [
-        number("Exporter", "Whether Prometheus can scrape it.", f"min(up{{{PROCESS}}})", yes_no("up", "down")),
-        number(
-            "Last poll",
-            "Whether the last poll was complete, in every account group.",
-            f"min(thousandeyes_up{{{q.GROUPS}}})",
-            yes_no("good", "failed"),
+        stat(
+            "Exporter",
+            "Whether Prometheus can scrape it.",
+            f"min(up{{{INSTANCES}}})",
+            flag("up", "down"),
         ),
-        number(
-            "Age of the data",
-            "Time since the last complete poll, of the account group that is furthest behind. Red: alert.",
-            f"clamp_min(max(time() - {own('last_poll_success_timestamp_seconds')}), 0)",
-            AGE,
+        stat(
+            "Polls of sessions",
+            "Whether the last poll was complete, in all account groups.",
+            f"min({up % 'sessions'})",
+            flag("OK", "failed"),
         ),
-        number(
-            "Age of the newest round",
-            "Time since the newest round of any session. Older than a few minutes while polls are complete: nobody "
-            "visits anything, or sessions are committed late.",
-            f"max(time() - {newest})",
-            rising("s", 300, 900),
+        stat(
+            "Agents listing",
+            "Whether the last poll of agents was complete, in all account groups. Without it, "
+            "agent names are missing.",
+            f"min({up % 'agents'})",
+            flag("OK", "failed"),
         ),
-        number(
-            "Requests left",
-            "Share of the organization's requests that is left in this minute; all its programs use it up. Alert below "
-            "10 %.",
-            f"min({LEFT} / {GRANTED})",
-            SCARCE,
+        stat(
+            "Data age",
+            "Time since the last complete poll of sessions, for the account group that is "
+            "furthest behind. Red: alert.",
+            f"clamp_min(max(time() - {success}), 0)",
+            DATA_AGE,
         ),
-        number(
-            "Refused requests",
-            "Answers 429 in the time range: the organization asks more than it may.",
-            f"round(sum(increase({REFUSED_REQUESTS}[$__range])))",
-            MANY_REFUSED,
+        stat(
+            "Newest round",
+            "Time since the newest measurement round. If it is old although polls are complete, "
+            "there are no visits or sessions are committed late.",
+            f"max(time() - {newest_round})",
+            lower_is_better("s", 300, 900),
         ),
-        number(
-            "Sessions without a partner",
-            "Share of the sessions that are in only one of the two listings. Alert above 20 %.",
+        stat(
+            "Unmatched sessions",
+            "Share of the sessions that are in only one of the two listings. Alert above 20%.",
             f"max({q.UNMATCHED})",
             UNMATCHED,
         ),
-        number(
-            "Series, of the limit",
-            "Series of the per-session metrics as a share of `metrics.max_series`. At 100 % new ones are folded.",
-            f"max({own('series', PROCESS)} / {own('series_limit', PROCESS)})",
-            FULL,
+        stat(
+            "Rate limit remaining",
+            "Remaining share of the organization's requests in this minute; all API clients share "
+            "it. Alert at 10%.",
+            f"min({REMAINING} / {LIMIT})",
+            RATE_LIMIT_SHARE,
         ),
-        number(
-            "Series folded",
-            "Series that had no room and are counted under `__other__`.",
-            f"max({own('series_dropped', PROCESS)})",
-            ALERTS,
+        stat(
+            "429 responses",
+            "Requests in the time range that exceeded the rate limit.",
+            f"round(sum(increase({REJECTED_REQUESTS}[$__range])))",
+            lower_is_better("none", 1, 10),
         ),
-        number(
-            "Settings",
-            "Whether the settings were last read without error; if not, the ones before are in force.",
-            f"min({own('config_last_reload_successful', PROCESS)})",
-            yes_no("good", "refused"),
+        stat(
+            "Series (% of limit)",
+            "Per-session series as a share of metrics.max_series. At 100%, new series are folded.",
+            f"max({series} / {limit})",
+            SERIES_SHARE,
         ),
-        number(
-            "Alerts that fire",
-            "Alerts of this project about the exporter itself.",
-            f"count({q.firing(OWN)}) or vector(0)",
-            ALERTS,
+        stat(
+            "Folded series",
+            "Series over the limit, folded into agent and site `__other__`.",
+            f"max({q.exporter('series_dropped', INSTANCES)})",
+            ALERT_COUNT,
         ),
-        number(
+        stat(
+            "Firing alerts",
+            "Firing ThousandEyes alerts on the exporter itself.",
+            f"count({q.firing(ALERTS)}) or vector(0)",
+            ALERT_COUNT,
+        ),
+        stat(
             "Version",
-            "Version of the exporter. Two names: two exporters differ.",
-            f"count by (version) ({own('build_info', PROCESS)})",
-            name="{{version}}",
+            "Version of the exporter; two versions mean that instances differ.",
+            f"count by (version) ({q.exporter('build_info', INSTANCES)})",
+            legend="{{version}}",
         ),
     ]
 
 
-def _polls() -> list[object]:
-    interval = f"max({own('poll_interval_seconds', PROCESS)})"
-    took = lines(
-        "Duration of polls",
-        "How long the last poll took, by account group. Longer than the interval (dashed), and the next "
-        "one is left out.",
-        {"{{aid}}": f"max by (aid) ({own('last_poll_duration_seconds')})", "interval": interval},
-        SECONDS,
-        width=8,
-    )
+def _polls() -> list[Panel]:
+    skipped = q.exporter("polls_skipped_total")
+    duration = q.exporter("last_poll_duration_seconds")
+    success = q.exporter("last_poll_success_timestamp_seconds", q.SESSIONS_SOURCE)
+    newest_round = q.exporter("newest_round_timestamp_seconds", q.SESSIONS_SOURCE)
+    interval = q.exporter("poll_interval_seconds", f'{INSTANCES}, source="sessions"')
     return [
-        lines(
-            "Polls that failed",
-            "Polls that failed by reason, and polls that were left out. Empty is good.",
+        timeseries(
+            "Failed polls",
+            "Failed polls by source and reason, and skipped polls. Normally empty.",
             {
-                "{{reason}}": grown(own("poll_failures_total"), "reason"),
-                "left out": f"sum(increase({own('polls_skipped_total')}[$__rate_interval])) > 0",
+                "{{source}}: {{reason}}": q.increase(
+                    q.exporter("poll_failures_total"), "source, reason"
+                ),
+                "{{source}}: skipped": q.increase(skipped, "source"),
             },
             COUNT,
             width=8,
             bars=True,
         ),
-        took.override_by_name("interval", [DASHED, UNFILLED]),
-        lines(
-            "Age of the data",
-            "Time since the last complete poll and since the newest round, by account group.",
+        timeseries(
+            "Poll duration",
+            "Duration of the last poll by account group and source. If polls of sessions exceed "
+            "their interval (dashed), the next one is skipped.",
             {
-                "poll {{aid}}": f"clamp_min(max by (aid) (time() - {own('last_poll_success_timestamp_seconds')}), 0)",
-                "round {{aid}}": f"max by (aid) (time() - {own('newest_round_timestamp_seconds')})",
+                "{{aid}} {{source}}": f"max by (aid, source) ({duration})",
+                "interval": f"max({interval})",
             },
-            AGE,
+            SECONDS,
+            width=8,
+        ).override_by_name("interval", DASHED),
+        timeseries(
+            "Data age",
+            "Time since the last complete poll of sessions and since the newest round, by account "
+            "group.",
+            {
+                "poll {{aid}}": f"clamp_min(max by (aid) (time() - {success}), 0)",
+                "round {{aid}}": f"max by (aid) (time() - {newest_round})",
+            },
+            DATA_AGE,
             width=8,
         ),
     ]
 
 
-def _requests() -> list[object]:
-    requests = own("api_requests_total", PROCESS)
-    seconds = own("api_request_duration_seconds_bucket", PROCESS)
+def _requests() -> list[Panel]:
+    duration = q.exporter("api_request_duration_seconds_bucket", INSTANCES)
     return [
-        lines(
-            "Requests a minute",
-            "Requests to the API by the code of the answer; `error` is no answer. Only codes that occurred.",
-            {"{{code}}": a_minute(requests, "code", " > 0")},
+        timeseries(
+            "Requests per minute",
+            "API requests by status code; `error` means no response.",
+            {"{{code}}": q.per_minute(REQUESTS, "code")},
             COUNT,
             width=6,
         ),
-        lines(
-            "Requests sent again",
-            "Requests that were sent again after an error, by what had gone wrong. Empty is good.",
-            {"{{reason}}": grown(own("api_retries_total", PROCESS), "reason")},
+        timeseries(
+            "Retries",
+            "Retried API requests by reason. Normally empty.",
+            {"{{reason}}": q.increase(q.exporter("api_retries_total", INSTANCES), "reason")},
             COUNT,
             width=6,
             bars=True,
         ),
-        lines(
-            "Requests left, and refused",
-            "What the API grants the organization in a minute, what was left of it, and the answers 429.",
+        timeseries(
+            "Rate limit: remaining and 429s",
+            "Requests per minute granted to the organization, remaining requests, and 429 "
+            "responses.",
             {
-                "granted": f"max({GRANTED})",
-                "left": f"min({LEFT})",
-                "429 a minute": f"60 * sum(rate({REFUSED_REQUESTS}[$__rate_interval]))",
+                "limit": f"max({LIMIT})",
+                "remaining": f"min({REMAINING})",
+                "429 per minute": f"60 * sum(rate({REJECTED_REQUESTS}[$__rate_interval]))",
             },
             COUNT,
             width=6,
         ),
-        lines(
-            "Duration of requests",
-            "95th percentile of the time until a request was answered, by route.",
-            {"{{route}}": q.quantile(0.95, seconds, "route")},
+        timeseries(
+            "Request duration",
+            "95th percentile by route.",
+            {"{{route}}": q.quantile(0.95, duration, "route")},
             SECONDS,
             width=6,
         ),
     ]
 
 
-def _sessions() -> list[object]:
-    delay = own("session_commit_delay_seconds_bucket")
+def _sessions() -> list[Panel]:
+    delay = q.exporter("session_commit_delay_seconds_bucket")
     return [
-        lines(
-            "Sessions inside the look-back",
-            "By what was joined: user session and network session, or one of them alone.",
-            {"{{state}}": f"sum by (state) (max by (aid, state) ({own('sessions')}))"},
+        timeseries(
+            "Sessions in the look-back window",
+            "By join state: user session and network session joined, or only one of them.",
+            {"{{state}}": f"sum by (state) (max by (aid, state) ({q.exporter('sessions')}))"},
             COUNT,
             width=6,
         ),
-        lines(
-            "Sessions without a partner",
-            "Share of the sessions that are in only one of the two listings, by account group. The dashed line is the "
-            "limit of the alert.",
+        timeseries(
+            "Unmatched sessions",
+            "Share of the sessions that are in only one of the two listings, by account group. "
+            "Dashed: alert threshold.",
             {"{{aid}}": q.UNMATCHED},
             UNMATCHED,
             width=6,
         ),
-        lines(
+        timeseries(
             "Commit delay",
-            "From a session to its commit. Where p95 comes near `poll.overlap`, sessions are missed: raise it.",
+            "Time from a session to its commit. If p95 approaches `poll.overlap`, sessions are "
+            "missed: raise it.",
             {"p50": q.quantile(0.5, delay), "p95": q.quantile(0.95, delay)},
             SECONDS,
             width=6,
         ),
-        lines(
-            "Records not taken in",
-            "Records of the API that were rejected or filtered out, by reason.",
-            {"{{reason}}": grown(own("records_rejected_total"), "reason")},
+        timeseries(
+            "Rejected records",
+            "API records that were invalid or filtered, by source and reason.",
+            {
+                "{{source}}: {{reason}}": q.increase(
+                    q.exporter("records_rejected_total"), "source, reason"
+                )
+            },
             COUNT,
             width=6,
             bars=True,
@@ -252,72 +281,72 @@ def _sessions() -> list[object]:
     ]
 
 
-def _size() -> list[object]:
-    series = lines(
-        "Series and their limit",
-        "Series of the per-session metrics, the limit (dashed), and what was folded for it.",
-        {
-            "series": f"max({own('series', PROCESS)})",
-            "limit": f"max({own('series_limit', PROCESS)})",
-            "folded": f"max({own('series_dropped', PROCESS)})",
-        },
-        COUNT,
-        width=8,
-    )
+def _exposition() -> list[Panel]:
     return [
-        series.override_by_name("limit", [DASHED, UNFILLED]),
-        lines(
-            "Size of an answer",
-            "Size of the text that a scrape gets, before compression.",
-            {"{{instance}}": own("snapshot_size_bytes", PROCESS)},
+        timeseries(
+            "Series and limit",
+            "Per-session series, the limit metrics.max_series (dashed), and the series folded by "
+            "the limit.",
+            {
+                "series": f"max({q.exporter('series', INSTANCES)})",
+                "limit": f"max({q.exporter('series_limit', INSTANCES)})",
+                "folded": f"max({q.exporter('series_dropped', INSTANCES)})",
+            },
+            COUNT,
+            width=8,
+        ).override_by_name("limit", DASHED),
+        timeseries(
+            "Exposition size",
+            "Size of a scrape before compression.",
+            {"{{instance}}": q.exporter("snapshot_size_bytes", INSTANCES)},
             BYTES,
             width=8,
         ),
-        lines(
-            "Duration of scrapes",
-            "How long Prometheus took to fetch and read it.",
-            {"{{instance}}": f"scrape_duration_seconds{{{PROCESS}}}"},
+        timeseries(
+            "Scrape duration",
+            "Time that Prometheus takes to scrape the exporter.",
+            {"{{instance}}": f"scrape_duration_seconds{{{INSTANCES}}}"},
             SECONDS,
             width=8,
         ),
     ]
 
 
-def _process() -> list[object]:
+def _process() -> list[Panel]:
     return [
-        lines(
+        timeseries(
             "Memory",
-            "Resident memory of the exporter.",
-            {"{{instance}}": f"process_resident_memory_bytes{{{PROCESS}}}"},
+            "Resident memory of the process.",
+            {"{{instance}}": f"process_resident_memory_bytes{{{INSTANCES}}}"},
             BYTES,
             width=8,
         ),
-        lines(
+        timeseries(
             "CPU",
-            "Share of one processor that the exporter uses.",
-            {"{{instance}}": f"rate(process_cpu_seconds_total{{{PROCESS}}}[$__rate_interval])"},
+            "CPU usage of the process; 100% is one core.",
+            {"{{instance}}": f"rate(process_cpu_seconds_total{{{INSTANCES}}}[$__rate_interval])"},
             RATIO,
             width=8,
         ),
-        lines(
+        timeseries(
             "Open files",
-            "Open files and connections of the exporter, as a share of what the system allows.",
-            {"{{instance}}": f"process_open_fds{{{PROCESS}}} / process_max_fds{{{PROCESS}}}"},
+            "Open file descriptors as a share of the limit.",
+            {"{{instance}}": f"process_open_fds{{{INSTANCES}}} / process_max_fds{{{INSTANCES}}}"},
             RATIO,
             width=8,
         ),
     ]
 
 
-def _alerts() -> object:
-    return rows(
-        "Alerts that fire",
-        "Alerts of this project about the exporter itself. Empty is good.",
+def _alerts() -> Panel:
+    return table(
+        "Firing alerts",
+        "Firing ThousandEyes alerts on the exporter itself. Normally empty.",
         [
             Column("Alert", label="alertname"),
             Column("Severity", label="severity"),
             Column("Account group", label="aid"),
-            Column("Count", expr=f"count by (alertname, severity, aid) ({q.firing(OWN)})"),
+            Column("Count", expr=f"count by (alertname, severity, aid) ({q.firing(ALERTS)})"),
         ],
         height=6,
     )

@@ -1,162 +1,174 @@
-"""The dashboard *Fleet*: who is unhappy now."""
+"""The dashboard *Fleet*: all sites and all agents."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from grafana import dashboards as d
 from grafana import queries as q
-from grafana.parts import (
+from grafana.panels import (
     AFFECTED,
-    AGE,
-    ALERTS,
+    ALERT_COUNT,
     COUNT,
+    DATA_AGE,
     JITTER,
     LATENCY,
     LOSS,
     SCORE,
     SECONDS,
     Column,
-    account_group,
-    board,
-    buckets,
-    data_source,
-    lines,
-    linked,
-    note,
-    number,
-    protocol,
-    ranking,
-    rows,
-    series_to_site,
-    site,
-    to_agent,
-    to_site,
+    Panel,
+    heatmap,
+    stat,
+    table,
+    text,
+    timeseries,
+    with_link,
 )
 
-ALERT_SCOPE = 'aid=~"$aid|", site=~"$site|"'
-NOBODYS = f'{ALERT_SCOPE}, agent=""'
-"""Of a site or of the exporter: one laptop marks no graph of all."""
-WORST_SITES = f"topk(10, max_over_time(({q.mean('latency_seconds', 'site')})[$__range:$__interval] @ end()))"
-"""The sites that were slowest at any time of the range: one and the same ten for every point of the graph."""
-UNHAPPY = f"bottomk(10, {q.mean('experience_score', 'aid, agent', q.PEOPLE)})"
-
-NOTE = """
-Every number is about the newest round of each agent at each site; means weigh by sessions.
-One red row in the table: that site is ill, open it. Many rows yellow or red at once: look at *Exporter* first, then
-at what the sites share. No red row, but people complain: look for them among the unhappiest agents.
+ALERTS = 'aid=~"$aid|"'
+"""Alerts of the selected account groups, and alerts without one."""
+INTRO = """
+Values of sites are from the rounds of the last five minutes, values of agents from their newest
+round at each site; means count each agent once.
+**One red row in the table of sites**: that site is degraded; click on its name. **Many yellow or
+red rows**: check the *Exporter* dashboard first, then what these sites have in common. **No red
+row, but complaints**: look at the agents with the lowest score.
 """
 
 
 def dashboard() -> Dashboard:
-    """Return it."""
-    return board(
+    """Build the dashboard."""
+    return d.build(
         "fleet",
         "ThousandEyes / Fleet",
-        "Who is unhappy now: all sites and all endpoint agents.",
-        [data_source(), account_group(), protocol(), site()],
-        [note("Who is unhappy now?", NOTE), *_numbers(), *_sites(), *_people(), *_over_time()],
-        alert_scope=NOBODYS,
+        "Overview of all sites and endpoint agents: who has a poor experience now?",
+        variables=[d.data_source(), d.account_group()],
+        intro=text("Who has a poor experience now?", INTRO),
+        rows={
+            "Overview": _overview(),
+            "Sites": _sites(),
+            "Agents and alerts": _agents(),
+            "History": _history(),
+        },
+        # An alert on a single agent is not marked in the graphs of the whole fleet.
+        alerts=f'{ALERTS}, agent=""',
     )
 
 
-def _numbers() -> list[object]:
-    lossy = f"avg(({q.mean('loss_ratio', 'aid, agent', q.PEOPLE)}) > bool {q.LOSS_LIMIT})"
-    succeeded = q.own("last_poll_success_timestamp_seconds", 'aid=~"$aid"')
+def _overview() -> list[Panel]:
+    lossy = f"avg({q.agent_mean('loss_ratio')} > bool {q.LOSS_THRESHOLD})"
+    success = q.exporter("last_poll_success_timestamp_seconds", 'aid=~"$aid", source="sessions"')
     return [
-        number("Agents", "Agents with a session within the look-back (15 minutes by default).", q.AGENTS),
-        number("Sites", "Sites that they visited.", f"count(count by (site) ({q.endpoint('sessions')}))"),
-        number(
-            "Sessions in the last hour",
-            "Visits that were counted, each once: user session and network session joined.",
-            f"round({q.sessions('increase', '1h')})",
+        stat(
+            "Agents",
+            "Agents with a session in the look-back window (default: 15 minutes).",
+            f"sum({q.recorded('aid', 'sessions', 'count')})",
         ),
-        number(
-            "Agents with loss above 5 %",
-            "Share of the agents that lose more than one packet in twenty, over all sites that they visit. "
-            "Below 5 % it is some people's Wi-Fi; above 20 % it is not.",
+        stat(
+            "Sites",
+            "Sites that these agents visited.",
+            f"count(count by (site) ({q.recorded('aid_site', 'sessions', 'count')}))",
+        ),
+        stat(
+            "Sessions in the last hour",
+            "Complete sessions (user session and network session joined), each counted once.",
+            f"round({q.sessions('increase', '1h', matchers=q.GROUPS)})",
+        ),
+        stat(
+            "Agents with loss over 5%",
+            "Share of the agents whose packet loss over all their sites exceeds 5%. Below 5% of "
+            "the agents, home Wi-Fi is a likely cause; above 20% it is not.",
             lossy,
             AFFECTED,
         ),
-        number(
-            "Age of the data",
-            "Time since the last complete poll of the account group that is furthest behind. Yellow: two polls are "
-            "missing. Red: what you see is old; see the dashboard Exporter.",
-            f"clamp_min(max(time() - {succeeded}), 0)",
-            AGE,
+        stat(
+            "Data age",
+            "Time since the last complete poll of sessions, for the account group that is "
+            "furthest behind. Yellow: two polls are missing. Red: all values are outdated; see "
+            "the Exporter dashboard.",
+            f"clamp_min(max(time() - {success}), 0)",
+            DATA_AGE,
         ),
-        number(
-            "Alerts that fire",
-            "Alerts of this project that fire now, of the selected sites or of no site.",
-            f"count({q.firing(ALERT_SCOPE)}) or vector(0)",
-            ALERTS,
+        stat(
+            "Firing alerts",
+            "Firing ThousandEyes alerts on sites, on agents and on the exporter.",
+            f"count({q.firing(ALERTS)}) or vector(0)",
+            ALERT_COUNT,
         ),
     ]
 
 
-def _sites() -> list[object]:
+def _sites() -> list[Panel]:
+    agents = q.recorded("aid_site", "sessions", "count")
     return [
-        rows(
+        table(
             "Sites",
-            "Every site now, the slowest first. Yellow at 150 ms, 1 % and 30 ms; red above 300 ms, 5 % and 50 ms, "
-            "as in the alerts. A site that does not answer pings has a score only. Click on a site to open it.",
+            "Current values, highest latency first. Yellow from 150 ms latency, 1% loss and 30 ms "
+            "jitter; red from the alert thresholds 300 ms, 5% and 50 ms. A site that does not "
+            "answer pings only has a score. Click on a site to open it.",
             [
-                Column("Site", label="site", link=to_site()),
-                Column("Agents", expr=q.AGENTS_BY_SITE, width=80),
-                Column("Latency", expr=q.mean("latency_seconds", "site"), measure=LATENCY, width=100),
-                Column("Loss", expr=q.mean("loss_ratio", "site"), measure=LOSS, width=90),
-                Column("Jitter", expr=q.mean("jitter_seconds", "site"), measure=JITTER, width=90),
-                Column("Score", expr=q.mean("experience_score", "site"), measure=SCORE, width=80),
+                Column("Site", label="site", link=d.SITE_LINK),
+                Column("Agents", expr=f"sum by (site) ({agents})", width=80),
+                Column("Latency", expr=_by_site("latency_seconds"), quantity=LATENCY, width=100),
+                Column("Loss", expr=_by_site("loss_ratio"), quantity=LOSS, width=90),
+                Column("Jitter", expr=_by_site("jitter_seconds"), quantity=JITTER, width=90),
+                Column("Score", expr=_by_site("experience_score"), quantity=SCORE, width=80),
             ],
             sort="Latency",
             width=14,
             height=14,
         ),
-        linked(
-            ranking(
-                "Ten slowest sites",
-                "Mean round-trip time now. Click on a bar to open the site.",
-                f"sort_desc(topk(10, {q.mean('latency_seconds', 'site')}))",
-                "{{site}}",
-                LATENCY,
-                width=10,
-                height=14,
-            ),
-            series_to_site(),
+        heatmap(
+            "Latency distribution",
+            "Sessions per minute by round-trip time, all sites. Two separate bands: some "
+            "users are affected and most are not.",
+            q.distribution("latency_seconds"),
+            SECONDS.unit,
+            width=10,
+            height=14,
         ),
     ]
 
 
-def _people() -> list[object]:
-    among = f"and on (aid, agent) {UNHAPPY}"
+def _by_site(metric: str) -> str:
+    return q.recorded_mean(metric, "site", q.GROUPS)
+
+
+def _agents() -> list[Panel]:
+    lowest = f"bottomk(10, {q.agent_mean('experience_score')})"
+
+    def of_lowest(metric: str) -> str:
+        return f"{q.agent_mean(metric)} and on (aid, agent) {lowest}"
+
     return [
-        rows(
-            "Ten unhappiest agents",
-            "The agents with the lowest experience score over all sites that they visit. Click on a name to see "
-            "whether it is the network or the laptop.",
+        table(
+            "10 agents with the lowest experience score",
+            "Mean score over all sites that the agent visits. Click on a name to find out whether "
+            "the network or the device is the cause.",
             [
-                Column("Name", label="agent_name", link=to_agent()),
+                Column("Name", label="agent_name", link=d.AGENT_LINK),
                 Column("Location", label="location"),
-                Column("Score", expr=q.named(UNHAPPY), measure=SCORE, width=70),
-                Column(
-                    "Latency",
-                    expr=f"{q.mean('latency_seconds', 'aid, agent', q.PEOPLE)} {among}",
-                    measure=LATENCY,
-                    width=85,
-                ),
-                Column("Loss", expr=f"{q.mean('loss_ratio', 'aid, agent', q.PEOPLE)} {among}", measure=LOSS, width=80),
-                Column("Id", label="agent", width=100),
+                Column("Score", expr=q.with_info(lowest), quantity=SCORE, width=70),
+                Column("Latency", expr=of_lowest("latency_seconds"), quantity=LATENCY, width=85),
+                Column("Loss", expr=of_lowest("loss_ratio"), quantity=LOSS, width=80),
+                Column("Id", label="agent", hidden=True),
             ],
             sort="Score",
             ascending=True,
             width=14,
             height=10,
         ),
-        rows(
-            "Alerts that fire",
-            "Alerts of this project, of the selected sites or of no site. Empty is good.",
+        table(
+            "Firing alerts",
+            "Firing ThousandEyes alerts on sites, on agents and on the exporter.",
             [
                 Column("Alert", label="alertname"),
                 Column("Severity", label="severity", width=80),
                 Column("Site", label="site"),
-                Column("Count", expr=f"count by (alertname, severity, site) ({q.firing(ALERT_SCOPE)})", width=70),
+                Column(
+                    "Count",
+                    expr=f"count by (alertname, severity, site) ({q.firing(ALERTS)})",
+                    width=70,
+                ),
             ],
             width=10,
             height=10,
@@ -164,49 +176,51 @@ def _people() -> list[object]:
     ]
 
 
-def _over_time() -> list[object]:
-    latency = q.endpoint("site_latency_seconds_bucket")
+def _history() -> list[Panel]:
+    latency = _by_site("latency_seconds")
+    maximum = f"max_over_time({q.recorded('aid_site', 'latency_seconds', 'avg')}[$__range] @ end())"
+    slowest = f"topk(10, max by (site) ({maximum}))"
+    rate = q.recorded("aid_site", "site_sessions_total", "rate")
+    busiest = f"topk(10, sum by (site) (avg_over_time({rate}[$__range] @ end())))"
+    by_location = q.recorded("aid_location", "latency_seconds", "avg")
+    farthest = f"topk(10, max by (location) (avg_over_time({by_location}[$__range] @ end())))"
     return [
-        linked(
-            lines(
+        with_link(
+            timeseries(
                 "Latency of the slowest sites",
-                "Mean round-trip time of the ten sites that were slowest at any time of the range. The dashed line is "
-                "the limit of the alert.",
-                {"{{site}}": f"({q.mean('latency_seconds', 'site')}) and on (site) {WORST_SITES}"},
+                "Mean round-trip time of the ten sites with the highest maximum in the time range. "
+                "Dashed: thresholds.",
+                {"{{site}}": f"({latency}) and on (site) {slowest}"},
                 LATENCY,
                 width=14,
                 height=11,
             ),
-            series_to_site(),
+            d.SERIES_SITE_LINK,
         ),
-        buckets(
-            "Latency of all sessions",
-            "How many sessions a minute fell into which span of round-trip times. A band that parts in two: some have "
-            "trouble and most have none.",
-            f"60 * sum by (le) (rate({latency}[$__rate_interval]))",
-            SECONDS.unit,
+        timeseries(
+            "Agents over threshold",
+            "Agents whose mean over all their sites exceeds the alert threshold of 300 ms latency, "
+            "5% loss or 50 ms jitter.",
+            q.over_threshold("aid"),
+            COUNT,
             width=10,
             height=11,
         ),
-        linked(
-            lines(
-                "Sessions a minute",
-                "Visits that were counted, by site: the ten sites with most. A drop at one site is an outage of that "
-                "site, a drop of all is an outage of the data.",
-                {
-                    "{{site}}": f"60 * ({q.sessions('rate', '$__rate_interval', 'site')}) and on (site) "
-                    f"topk(10, {q.sessions('increase', '$__range', 'site', ' @ end()')})"
-                },
+        with_link(
+            timeseries(
+                "Sessions per minute",
+                "Complete sessions of the ten sites with the most. A drop at one site indicates an "
+                "outage of the site, a drop at all sites an outage of the data.",
+                {"{{site}}": f"60 * sum by (site) ({rate}) and on (site) {busiest}"},
                 COUNT,
-                width=14,
             ),
-            series_to_site(),
+            d.SERIES_SITE_LINK,
         ),
-        lines(
-            "Agents above a limit",
-            "Agents whose mean over all sites is above the limit of an alert: 300 ms, 5 % or 50 ms.",
-            {name: f"count({condition}) or vector(0)" for name, condition in q.SUFFERING.items()},
-            COUNT,
-            width=10,
+        timeseries(
+            "Latency by location",
+            "Mean round-trip time over agents, of the ten locations where it is highest. One line "
+            "far above the others: the connection of that location.",
+            {"{{location}}": f"avg by (location) ({by_location}) and on (location) {farthest}"},
+            LATENCY,
         ),
     ]

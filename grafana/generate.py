@@ -1,19 +1,20 @@
-"""Which dashboards there are, and their JSON."""
+"""JSON of all dashboards."""
 
 import json
 from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana import agent, exporter, fleet, site
+from grafana import agent, exporter, fleet, inventory, site
 
-DASHBOARDS = Path(__file__).parent / "dashboards"
+FOLDER = Path(__file__).parent / "dashboards"
 
 
-def pages() -> dict[Path, str]:
-    """Return every dashboard by its file."""
-    boards = [each.dashboard() for each in (fleet, site, agent, exporter)]
+def dashboard_files() -> dict[Path, str]:
+    """Return the content of every dashboard file by path."""
+    dashboards = [module.dashboard() for module in (fleet, site, agent, inventory, exporter)]
     return {
-        DASHBOARDS / f"{board.uid}.json": json.dumps(board, cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
-        for board in boards
+        FOLDER / f"{each.uid}.json": json.dumps(each, cls=JSONEncoder, indent=2, ensure_ascii=False)
+        + "\n"
+        for each in dashboards
     }

@@ -1,123 +1,152 @@
-"""The PromQL of the dashboards: means that are weighted, quantiles from histograms, and names joined to numbers.
+"""PromQL expressions that several panels use.
 
-What is shown where stands in the file of each dashboard.
+Histories are drawn from recording rules, whose number of series does not grow with the agents;
+single sites, single agents and current values are from the series of the exporter.
 
-A mean over agents weighs each value by the sessions behind it, and leaves out the sessions that have no value. Both
-sides of such an operation come from one scrape, so they match on all labels. Two exporters that publish the same do not
-disturb a mean, and what counts things takes one of them, by `max` or `count` over the labels of the thing.
+Means over agents are weighted by sessions and ignore sessions without a value. Both operands come
+from the same scrape and therefore match on all labels. Replicas that export the same series do not
+change a mean; counts use `max` or `count` over the labels of what is counted.
 """
 
-ENDPOINT = "thousandeyes_endpoint_"
-EXPORTER = "thousandeyes_exporter_"
+PREFIX = "thousandeyes_endpoint_"
+EXPORTER_PREFIX = "thousandeyes_exporter_"
 
-LATENCY_LIMIT, LOSS_LIMIT, JITTER_LIMIT = 0.3, 0.05, 0.05
-"""Above these people suffer: seconds, ratio, seconds. The alerts of this project have the same limits."""
-CPU_LIMIT, MEMORY_LIMIT = 0.9, 0.95
-UNMATCHED_LIMIT = 0.2
-STALE = 150
-"""Seconds: two and a half polls in the default interval."""
-STALE_FOR_LONG = 600
+# Thresholds of the alerts, in seconds and ratios.
+LATENCY_THRESHOLD, LOSS_THRESHOLD, JITTER_THRESHOLD = 0.3, 0.05, 0.05
+CPU_THRESHOLD, MEMORY_THRESHOLD = 0.9, 0.95
+UNMATCHED_THRESHOLD = 0.2
+STALE_WARNING_SECONDS = 150  # two and a half polls at the default interval
+STALE_SECONDS = 600
 
-FLEET = 'aid=~"$aid", site=~"$site", protocol=~"$protocol"'
-"""What the variables select, for everything with a site."""
-PEOPLE = f'{FLEET}, agent!="__other__"'
-"""The same without what has no series of its own, and so is nobody."""
-AGENT = f'{FLEET}, agent="$agent"'
-OTHERS = f'{FLEET}, agent!="$agent"'
-GROUPS = 'instance=~"$instance", aid=~"$aid"'
-"""What the variables of the dashboard of the exporter select."""
-PROCESS = 'instance=~"$instance"'
+# Label matchers for the dashboard variables.
+GROUPS = 'aid=~"$aid"'
+SITES = f'{GROUPS}, site=~"$site"'
+SELECTED = 'aid=~"$aid", site=~"$site", protocol=~"$protocol"'
+SELECTED_AGENTS = f'{SELECTED}, agent!="__other__"'  # without series folded by the series limit
+ONE_AGENT = f'{SELECTED}, agent="$agent"'
+SELECTED_INSTANCES = 'instance=~"$instance"'
+SELECTED_GROUPS = f'{SELECTED_INSTANCES}, aid=~"$aid"'
+SESSIONS_SOURCE = f'{SELECTED_GROUPS}, source="sessions"'
 
-ONE_INFO = f'topk by (aid, agent) (1, {ENDPOINT}agent_info{{aid=~"$aid"}})'
-"""One info series an agent, also where two exporters publish it, or it has just changed."""
-
-
-def endpoint(family: str, scope: str = FLEET) -> str:
-    """Return the selector of a family of sessions, by its short name."""
-    return f"{ENDPOINT}{family}{{{scope}}}"
+ONE_INFO = f"aid_agent:{PREFIX}agent_info:name{{{GROUPS}}}"
+"""One series per agent, even if replicas export it or its labels have just changed."""
 
 
-def own(family: str, scope: str = GROUPS) -> str:
-    """Return the selector of a metric of the exporter itself, by its short name."""
-    return f"{EXPORTER}{family}{{{scope}}}"
+def endpoint(metric: str, matchers: str = SELECTED) -> str:
+    """Select a metric of endpoint agents by its short name."""
+    return f"{PREFIX}{metric}{{{matchers}}}"
 
 
-def _known(family: str, scope: str = FLEET) -> str:
-    """Return the selector of a family without values that mean nothing: the API sends 0 for a score that it lacks."""
-    selector = endpoint(family, scope)
-    return f"({selector} > 0)" if family == "experience_score" else selector
+def exporter(metric: str, matchers: str = SELECTED_GROUPS) -> str:
+    """Select a metric of the exporter itself by its short name."""
+    return f"{EXPORTER_PREFIX}{metric}{{{matchers}}}"
 
 
-def mean(family: str, by: str = "", scope: str = FLEET, *, weight: str = "sessions", only: str = "") -> str:
-    """Return the mean of a family over agents and sites, weighted; `only` narrows down both sides, as `and …` does."""
-    value, sessions = _known(family, scope), endpoint(weight, scope)
-    over = f"sum by ({by})" if by else "sum"
-    if only:
-        return f"{over} ({value} * {sessions} {only}) / {over} ({sessions} and {value} {only})"
-    return f"{over} ({value} * {sessions}) / {over} ({sessions} and {value})"
+def recorded(level: str, metric: str, operation: str, matchers: str = GROUPS) -> str:
+    """Select a series of the recording rules."""
+    return f"{level}:{PREFIX}{metric}:{operation}{{{matchers}}}"
 
 
-def mean_by_info(family: str, label: str) -> str:
-    """Return the weighted mean of a family by a label that the agent's info has."""
-    value, sessions = endpoint(family), endpoint("sessions")
+def recorded_mean(metric: str, by: str = "", matchers: str = SITES) -> str:
+    """Mean over agents by site or of several sites."""
+    value = recorded("aid_site", metric, "avg", matchers)
+    count = recorded("aid_site", metric, "count", matchers)
+    total = f"sum by ({by})" if by else "sum"
+    return f"{total} ({value} * {count}) / {total} ({count})"
+
+
+def agent_mean(metric: str) -> str:
+    """Select the means of all agents over all their sites."""
+    return recorded("aid_agent", metric, "avg")
+
+
+def _valid(metric: str, matchers: str) -> str:
+    """Select a metric without invalid values: the API sends a score of 0 if it has none."""
+    selector = endpoint(metric, matchers)
+    return f"({selector} > 0)" if metric == "experience_score" else selector
+
+
+def mean(metric: str, by: str = "", matchers: str = SELECTED) -> str:
+    """Mean over agents and sites, weighted by sessions."""
+    value, weights = _valid(metric, matchers), endpoint("sessions", matchers)
+    total = f"sum by ({by})" if by else "sum"
+    return f"{total} ({value} * {weights}) / {total} ({weights} and {value})"
+
+
+def mean_by_info(metric: str, label: str) -> str:
+    """Weighted mean by a label of the agent's info series."""
+    value, weights = endpoint(metric), endpoint("sessions")
     join = f"on (aid, agent) group_left ({label}) {ONE_INFO}"
-    return f"sum by ({label}) ({value} * {sessions} * {join}) / sum by ({label}) (({sessions} and {value}) * {join})"
+    total = f"sum by ({label})"
+    return f"{total} ({value} * {weights} * {join}) / {total} (({weights} and {value}) * {join})"
 
 
-def named(expression: str) -> str:
-    """Join the name, platform and location to series by agent; where nothing is known of it, the id has to do."""
-    info = "on (aid, agent) group_left (agent_name, platform, location)"
-    return f"{expression} * {info} {ONE_INFO} or on (aid, agent) {expression}"
+def with_info(expr: str) -> str:
+    """Join agent name, platform and location to series by agent, if they are known."""
+    join = "on (aid, agent) group_left (agent_name, platform, location)"
+    return f"{expr} * {join} {ONE_INFO} or on (aid, agent) {expr}"
 
 
-def quantile(share: float, metric: str, by: str = "") -> str:
-    """Return a quantile of a histogram, given as a selector of its buckets."""
+def quantile(level: float, buckets: str, by: str = "") -> str:
+    """Quantile of a histogram, given the selector of its buckets."""
     labels = f"le, {by}" if by else "le"
-    return f"histogram_quantile({share}, sum by ({labels}) (rate({metric}[$__rate_interval])))"
+    return f"histogram_quantile({level}, sum by ({labels}) (rate({buckets}[$__rate_interval])))"
 
 
-def site_quantile(share: float, histogram: str) -> str:
-    """Return a quantile over all sessions at the selected sites."""
-    return quantile(share, endpoint(f"{histogram}_bucket"))
+def distribution(metric: str) -> str:
+    """Sessions per minute by bucket, each session once."""
+    rate = f"rate({endpoint(f'site_{metric}_bucket', GROUPS)}[$__rate_interval])"
+    return f"60 * sum by (le) (max by (aid, site, protocol, le) ({rate}))"
 
 
-def a_minute(counter: str, by: str, kept: str = "") -> str:
-    """Return how much a counter of the exporter grows in a minute, by a label."""
-    return f"60 * sum by ({by}) (rate({counter}[$__rate_interval])){kept}"
+def site_quantile(level: float, metric: str) -> str:
+    """Quantile over all sessions at the selected sites."""
+    return quantile(level, endpoint(f"site_{metric}_bucket"))
 
 
-def grown(counter: str, by: str) -> str:
-    """Return by how much a counter grew, where it did."""
+def per_minute(counter: str, by: str) -> str:
+    """Rate per minute of a counter by a label, without zeros."""
+    return f"60 * sum by ({by}) (rate({counter}[$__rate_interval])) > 0"
+
+
+def increase(counter: str, by: str) -> str:
+    """Increase of a counter by a label, without zeros."""
     return f"sum by ({by}) (increase({counter}[$__rate_interval])) > 0"
 
 
-AGENTS = f"count(count by (aid, agent) ({endpoint('sessions', PEOPLE)}))"
-AGENTS_BY_SITE = f"count by (site) (count by (aid, site, agent) ({endpoint('sessions', PEOPLE)}))"
-SUFFERING = {
-    "latency": f"{mean('latency_seconds', 'aid, agent', PEOPLE)} > {LATENCY_LIMIT}",
-    "loss": f"{mean('loss_ratio', 'aid, agent', PEOPLE)} > {LOSS_LIMIT}",
-    "jitter": f"{mean('jitter_seconds', 'aid, agent', PEOPLE)} > {JITTER_LIMIT}",
+def sessions(function: str, window: str, matchers: str = SELECTED) -> str:
+    """Number of sessions, each counted once: their `rate` or `increase` over a window."""
+    counter = f"{endpoint('site_sessions_total', matchers)}[{window}]"
+    return f"sum(max by (aid, site, protocol) ({function}({counter})))"
+
+
+def firing(matchers: str) -> str:
+    """Firing alerts of this project."""
+    suffix = f", {matchers}" if matchers else ""
+    return f'ALERTS{{alertname=~"ThousandEyes.*", alertstate="firing"{suffix}}}'
+
+
+AGENTS = f"count(count by (aid, agent) ({endpoint('sessions', SELECTED_AGENTS)}))"
+THRESHOLDS = {
+    "latency_seconds": LATENCY_THRESHOLD,
+    "loss_ratio": LOSS_THRESHOLD,
+    "jitter_seconds": JITTER_THRESHOLD,
 }
-"""The agents that are above a limit, by which."""
-AFFECTED = f"(count({' or '.join(SUFFERING.values())}) or vector(0))"
+AFFECTED_AGENTS = " or ".join(
+    f"{mean(metric, 'aid, agent', SELECTED_AGENTS)} > {threshold}"
+    for metric, threshold in THRESHOLDS.items()
+)
+AFFECTED = f"(count({AFFECTED_AGENTS}) or vector(0))"
 
 
-def sessions(function: str, window: str, by: str = "", at: str = "") -> str:
-    """Return how many sessions there were, each counted once: their `rate` or `increase` in a window of time.
-
-    `at` is a modifier of the time at which the window ends.
-    """
-    counted = f"max by (aid, site, protocol) ({function}({endpoint('site_sessions_total')}[{window}]{at}))"
-    return f"sum by ({by}) ({counted})" if by else f"sum({counted})"
-
-
-_UNMATCHED = own("sessions", f'{GROUPS}, state=~"user_only|network_only"')
-UNMATCHED = f"sum by (aid) ({_UNMATCHED}) / sum by (aid) ({own('sessions')})"
-"""Share of the sessions that are only in one of the two listings."""
-
-FIRING = 'ALERTS{alertname=~"ThousandEyes.*", alertstate="firing"'
+def over_threshold(level: str, matchers: str = GROUPS) -> dict[str, str]:
+    """Number of agents over a threshold by quantity, from the recording rules."""
+    return {
+        metric.split("_")[0]: f"sum({recorded(level, metric, 'over', matchers)}) or vector(0)"
+        for metric in THRESHOLDS
+    }
 
 
-def firing(scope: str) -> str:
-    """Return the alerts that fire, by further matchers."""
-    return f"{FIRING}{', ' + scope if scope else ''}}}"
+UNMATCHED_SESSIONS = exporter("sessions", f'{SELECTED_GROUPS}, state!="joined"')
+UNMATCHED = f"sum by (aid) ({UNMATCHED_SESSIONS}) / sum by (aid) ({exporter('sessions')})"
+"""Share of the sessions that are in only one of the two listings."""

@@ -1,9 +1,10 @@
-"""The dashboard *Site*: what is wrong with it, and for whom."""
+"""The dashboard *Site*: what is degraded at a site, and which users it affects."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from grafana import dashboards as d
 from grafana import queries as q
-from grafana.parts import (
+from grafana.panels import (
     AFFECTED,
     COUNT,
     JITTER,
@@ -12,221 +13,220 @@ from grafana.parts import (
     SCORE,
     SHARE,
     Column,
-    Measure,
-    account_group,
-    board,
-    choice,
-    data_source,
-    lines,
-    note,
-    number,
-    protocol,
-    rows,
-    site,
-    to_agent,
+    Panel,
+    Quantity,
+    stat,
+    table,
+    text,
+    timeseries,
 )
 
-ALERT_SCOPE = 'aid=~"$aid|", site=~"$site|", agent=""'
-WORST = f"topk(20, {q.mean('${rank}', 'aid, agent', q.PEOPLE)})"
-VPN, PROXY = q.endpoint("vpn_latency_seconds"), q.endpoint("proxy_latency_seconds")
-
-NOTE = """
-The mean and the median rise together: all suffer, it is the site or the way to
-it. Only p95 rises: a few suffer; the split by location or platform and the table of agents say who. Lines are gauges
-of the newest round; p50 and p95 are of every session, each counted once. Choose all sites to see the fleet as one.
+RAW_INTERVAL = "5m"
+"""Resolution of graphs from the series of all agents of a site, which are slow to query."""
+INTRO = """
+**Mean and median rise together**: all users are affected; the cause is the site or the network path
+to it. **Only p95 rises**: a few users are affected; the breakdown by location or platform and the
+table of agents show which. Means are over agents; p50 and p95 are over all
+sessions, each counted once.
 """
 
 
 def dashboard() -> Dashboard:
-    """Return it."""
-    ranks = {"Latency": "latency_seconds", "Loss": "loss_ratio", "Jitter": "jitter_seconds"}
-    splits = {
+    """Build the dashboard."""
+    breakdowns = {
         "Location": "location",
         "Platform": "platform",
-        "System": "os_version",
+        "Operating system": "os_version",
         "Agent version": "agent_version",
     }
-    return board(
+    ranks = {"Latency": "latency_seconds", "Loss": "loss_ratio", "Jitter": "jitter_seconds"}
+    return d.build(
         "site",
         "ThousandEyes / Site",
-        "One site, or some: what is wrong with it, and for whom.",
-        [
-            data_source(),
-            account_group(),
-            protocol(),
-            site(),
-            choice("split", "Split by", splits, "What people are split by in two of the graphs."),
-            choice("rank", "Worst by", ranks, "What the table of the worst agents is ordered by."),
+        "One or several sites: what is degraded, and who is affected?",
+        variables=[
+            d.data_source(),
+            d.account_group(),
+            d.protocol(),
+            d.site(every=False),
+            d.choice(
+                "split", "Break down by", "Agent attribute of the two breakdown graphs.", breakdowns
+            ),
+            d.choice("rank", "Rank agents by", "Order of the table of agents.", ranks),
         ],
-        [note("What is wrong with it, and for whom?", NOTE), *_numbers(), *_distributions(), *_whom(), *_way()],
-        alert_scope=ALERT_SCOPE,
+        intro=text("What is degraded, and who is affected?", INTRO),
+        rows={
+            "Overview": _overview(),
+            "Latency, loss, jitter and experience": _quantities(),
+            "Affected agents": _agents(),
+            "Network path": _path(),
+        },
+        alerts='aid=~"$aid|", site=~"$site|", agent=""',
     )
 
 
-def _numbers() -> list[object]:
+def _overview() -> list[Panel]:
+    per_minute = f"60 * {q.sessions('rate', '$__rate_interval')}"
     return [
-        number("Agents", "Agents with a session at it within the look-back.", q.AGENTS, width=3),
-        number(
-            "Affected",
-            "Agents above the limit of an alert: 300 ms, 5 % loss or 50 ms jitter.",
+        stat(
+            "Agents",
+            "Agents with a session at the site in the look-back window.",
+            q.AGENTS,
+            width=3,
+        ),
+        stat(
+            "Affected agents",
+            "Agents over an alert threshold: 300 ms latency, 5% loss or 50 ms jitter.",
             q.AFFECTED,
             width=3,
         ),
-        number(
-            "Affected, share", "The same as a share of the agents.", f"{q.AFFECTED} / {q.AGENTS}", AFFECTED, width=3
+        stat(
+            "Affected (%)",
+            "Share of the agents that are affected.",
+            f"{q.AFFECTED} / {q.AGENTS}",
+            AFFECTED,
+            width=3,
         ),
-        number("Latency", "Mean round-trip time, weighted by sessions.", q.mean("latency_seconds"), LATENCY, width=3),
-        number("Loss", "Mean share of lost packets, weighted by sessions.", q.mean("loss_ratio"), LOSS, width=3),
-        number("Jitter", "Mean jitter, weighted by sessions.", q.mean("jitter_seconds"), JITTER, width=3),
-        number(
+        stat(
+            "Latency",
+            "Mean round-trip time, weighted by sessions.",
+            q.mean("latency_seconds"),
+            LATENCY,
+            width=3,
+        ),
+        stat(
+            "Loss", "Mean packet loss, weighted by sessions.", q.mean("loss_ratio"), LOSS, width=3
+        ),
+        stat(
+            "Jitter",
+            "Mean jitter, weighted by sessions.",
+            q.mean("jitter_seconds"),
+            JITTER,
+            width=3,
+        ),
+        stat(
             "Experience score",
-            "Mean score from 0 to 1, weighted by sessions. A score of 0 is left out: the API sends it also for none.",
+            "Mean score from 0 (worst) to 1 (best), weighted by sessions. A score of 0 is "
+            "ignored, because the API also sends it if there is no score.",
             q.mean("experience_score"),
             SCORE,
             width=3,
         ),
-        number(
-            "Sessions a minute",
-            "Visits that were counted.",
-            f"60 * {q.sessions('rate', '$__rate_interval')}",
-            Measure(decimals=1),
-            width=3,
+        stat(
+            "Sessions per minute", "Complete sessions.", per_minute, Quantity(decimals=1), width=3
         ),
     ]
 
 
-def _distribution(title: str, what: str, family: str, measure: Measure, *, width: int) -> object:
-    """Return mean, median and 95th percentile of one quantity."""
+def _quantity(
+    title: str,
+    metric: str,
+    quantity: Quantity,
+    *,
+    tail: str = "p95",
+    width: int = 8,
+    note: str = "",
+) -> Panel:
+    """Return mean, median and the bad tail of one quantity over time."""
+    level = float(f"0.{tail[1:]}")
     series = {
-        "mean": q.mean(family),
-        "p50": q.site_quantile(0.5, f"site_{family}"),
-        "p95": q.site_quantile(0.95, f"site_{family}"),
+        "mean": q.recorded_mean(metric),
+        "p50": q.site_quantile(0.5, metric),
+        tail: q.site_quantile(level, metric),
     }
-    return lines(title, f"{what} The dashed line is the limit of the alert.", series, measure, width=width)
+    description = (
+        f"Mean over agents in the last five minutes; median and {tail} over all sessions. "
+        f"Dashed: thresholds.{note}"
+    )
+    return timeseries(title, description, series, quantity, width=width)
 
 
-def _distributions() -> list[object]:
-    scores = {
-        "mean": q.mean("experience_score"),
-        "p50": q.site_quantile(0.5, "site_experience_score"),
-        "p05": q.site_quantile(0.05, "site_experience_score"),
-    }
+def _quantities() -> list[Panel]:
+    steps = " One lost packet of a session is about 10%, because a session sends few packets."
     return [
-        _distribution(
-            "Latency",
-            "Round-trip time: mean over agents now, median and 95th percentile of all sessions.",
-            "latency_seconds",
-            LATENCY,
-            width=12,
-        ),
-        lines(
-            "Agents affected",
-            "Agents above the limit of an alert, by which: 300 ms, 5 % loss, 50 ms jitter. All agents for comparison.",
-            {name: f"count({condition}) or vector(0)" for name, condition in q.SUFFERING.items()}
-            | {"all agents": q.AGENTS},
+        _quantity("Latency", "latency_seconds", LATENCY, width=12),
+        timeseries(
+            "Agents over threshold",
+            "Agents over the alert threshold of 300 ms latency, 5% loss or 50 ms jitter, and all "
+            "agents for comparison.",
+            q.over_threshold("aid_site", q.SITES)
+            | {"all agents": f"sum({q.recorded('aid_site', 'sessions', 'count', q.SITES)})"},
             COUNT,
         ),
-        _distribution(
-            "Loss",
-            "Lost packets: mean over agents now, median and 95th percentile of all sessions. A session sends few "
-            "packets, so one that loses any loses a tenth.",
-            "loss_ratio",
-            LOSS,
-            width=8,
-        ),
-        _distribution(
-            "Jitter",
-            "How much round trips differ: mean over agents now, median and 95th percentile of all sessions.",
-            "jitter_seconds",
-            JITTER,
-            width=8,
-        ),
-        lines(
-            "Experience score",
-            "From 0 to 1: mean over agents now, median and 5th percentile of all sessions (the unhappiest twentieth).",
-            scores,
-            SCORE,
-            width=8,
-        ),
+        _quantity("Loss", "loss_ratio", LOSS, note=steps),
+        _quantity("Jitter", "jitter_seconds", JITTER),
+        _quantity("Experience score", "experience_score", SCORE, tail="p05"),
     ]
 
 
-def _whom() -> list[object]:
-    among = f"and on (aid, agent) {WORST}"
+def _agents() -> list[Panel]:
+    worst = f"topk(20, {q.mean('${rank}', 'aid, agent', q.SELECTED_AGENTS)})"
+
+    def of_worst(metric: str) -> str:
+        return f"{q.mean(metric, 'aid, agent', q.SELECTED_AGENTS)} and on (aid, agent) {worst}"
+
     return [
-        rows(
-            "Twenty worst agents",
-            "The agents with most latency, loss or jitter at the selected sites (variable “Worst by”). One location or "
-            "platform in most rows: that is where to look. Click on a name to open the agent.",
+        table(
+            "20 worst agents",
+            "Agents with the highest latency, loss or jitter at the selected sites (variable "
+            "“Rank agents by”). If most rows share a location or platform, start there. Click on "
+            "a name to open the agent.",
             [
-                Column("Name", label="agent_name", link=to_agent()),
+                Column("Name", label="agent_name", link=d.AGENT_LINK),
                 Column("Location", label="location"),
                 Column("Platform", label="platform", width=100),
-                Column("Ranked by", expr=q.named(WORST), hidden=True),
-                Column(
-                    "Latency",
-                    expr=f"{q.mean('latency_seconds', 'aid, agent', q.PEOPLE)} {among}",
-                    measure=LATENCY,
-                    width=100,
-                ),
-                Column("Loss", expr=f"{q.mean('loss_ratio', 'aid, agent', q.PEOPLE)} {among}", measure=LOSS, width=100),
-                Column(
-                    "Jitter",
-                    expr=f"{q.mean('jitter_seconds', 'aid, agent', q.PEOPLE)} {among}",
-                    measure=JITTER,
-                    width=100,
-                ),
-                Column(
-                    "Score",
-                    expr=f"{q.mean('experience_score', 'aid, agent', q.PEOPLE)} {among}",
-                    measure=SCORE,
-                    width=80,
-                ),
+                Column("Rank", expr=q.with_info(worst), hidden=True),
+                Column("Latency", expr=of_worst("latency_seconds"), quantity=LATENCY, width=100),
+                Column("Loss", expr=of_worst("loss_ratio"), quantity=LOSS, width=100),
+                Column("Jitter", expr=of_worst("jitter_seconds"), quantity=JITTER, width=100),
+                Column("Score", expr=of_worst("experience_score"), quantity=SCORE, width=80),
                 Column("Id", label="agent", width=310),
             ],
             sort="Latency",
             height=12,
         ),
-        lines(
+        timeseries(
             "Latency by $split",
-            "Mean round-trip time of the people in each group. One line above all others: their link, not the site.",
+            "Mean round-trip time by group of agents. One line far above the others: the cause is "
+            "on the side of these users, not at the site.",
             {"{{$split}}": q.mean_by_info("latency_seconds", "$split")},
             LATENCY,
             height=10,
-        ),
-        lines(
+        ).interval(RAW_INTERVAL),
+        timeseries(
             "Loss by $split",
-            "Mean share of lost packets of the people in each group.",
+            "Mean packet loss by group of agents.",
             {"{{$split}}": q.mean_by_info("loss_ratio", "$split")},
             LOSS,
             height=10,
-        ),
+        ).interval(RAW_INTERVAL),
     ]
 
 
-def _way() -> list[object]:
-    ways = {
-        "direct": f"unless ({VPN} or {PROXY})",
-        "VPN": f"and {VPN}",
-        "proxy": f"and {PROXY}",
-    }
+def _path() -> list[Panel]:
+    vpn, proxy = q.endpoint("vpn_latency_seconds"), q.endpoint("proxy_latency_seconds")
     latency, sessions = q.endpoint("latency_seconds"), q.endpoint("sessions")
+
+    def by_path(path: str) -> str:
+        matchers = f'{q.SITES}, path="{path}"'
+        return f"avg({q.recorded('aid_site_path', 'latency_seconds', 'avg', matchers)})"
+
     return [
-        lines(
-            "Latency by the way",
-            "Mean round-trip time to the site of those who come directly, through a VPN or through a proxy. "
-            "Only API v7 tells.",
-            {name: q.mean("latency_seconds", only=only) for name, only in ways.items()},
+        timeseries(
+            "Latency by path (direct, VPN, proxy)",
+            "Mean round-trip time to the site of users with a direct connection, a VPN or a "
+            "proxy. API v7 only.",
+            {path: by_path(path) for path in ("direct", "VPN", "proxy")},
             LATENCY,
         ),
-        lines(
-            "Share of the latency up to the VPN or proxy",
-            "Round-trip time to the VPN gateway or proxy, as a share of that to the site, for those who use one. Near "
-            "100 %: the time is lost before the site. Only API v7 tells.",
+        timeseries(
+            "Share of latency before the VPN or proxy",
+            "Round-trip time to the VPN gateway or proxy as a share of the round-trip time to the "
+            "site. Near 100%: the delay is not caused by the site. API v7 only.",
             {
                 name: f"sum({hop} * {sessions}) / sum({latency} * {sessions} and {hop})"
-                for name, hop in (("VPN", VPN), ("proxy", PROXY))
+                for name, hop in (("VPN", vpn), ("proxy", proxy))
             },
             SHARE,
-        ),
+        ).interval(RAW_INTERVAL),
     ]

@@ -1,7 +1,7 @@
-"""Asks the exporter of this container whether it is healthy; exit code 0 when it is. The image's HEALTHCHECK.
+"""Health check of the image: exit code 0 if the exporter in this container is healthy.
 
-Where it listens is read as it reads it: from the command line of process 1, the variables, and the settings file.
-An argument is another path to ask, such as /-/ready.
+The address is taken from the settings of process 1: its command line, the environment, and the
+settings file. An optional argument is the path to request instead of `/-/healthy`.
 """
 
 import os
@@ -14,24 +14,31 @@ import yaml
 
 from exporter.settings import load
 
+LOOPBACK = {None: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
 command = Path("/proc/1/cmdline").read_text(encoding="utf-8").split("\0")[:-1]
-start = next(place for place, word in enumerate(command) if word.endswith("/thousandeyes-exporter"))
+start = next(i for i, word in enumerate(command) if word.endswith("/thousandeyes-exporter"))
 web = load(command[start + 1 :], os.environ).settings.web
-tls = web.config_file and "tls_server_config" in (yaml.safe_load(web.config_file.read_bytes()) or {})
-host = {None: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(web.listen_address.host, web.listen_address.host)  # noqa: S104
-address = (host or "", web.listen_address.port)
+config = yaml.safe_load(web.config_file.read_bytes()) if web.config_file else None
+tls = "tls_server_config" in (config or {})
+host = LOOPBACK.get(web.listen_address.host, web.listen_address.host) or ""
 connection = (
-    # Its certificate has the name that others know, and nothing secret is sent.
-    HTTPSConnection(*address, timeout=4, context=ssl._create_unverified_context())  # noqa: S323
+    # The certificate is not issued for the loopback address, and nothing secret is sent.
+    HTTPSConnection(
+        host,
+        web.listen_address.port,
+        timeout=4,
+        context=ssl._create_unverified_context(),  # noqa: S323
+    )
     if tls
-    else HTTPConnection(*address, timeout=4)
+    else HTTPConnection(host, web.listen_address.port, timeout=4)
 )
 try:
     connection.request("GET", sys.argv[1] if len(sys.argv) > 1 else "/-/healthy")
-    answer = connection.getresponse()
+    response = connection.getresponse()
 except (OSError, HTTPException) as error:
-    # It wants a client's certificate, which only a living one can want: its alert may come, or only the end.
-    refused = tls and isinstance(error, (ssl.SSLError, ConnectionResetError, BrokenPipeError))
-    sys.exit(0 if refused else f"no answer: {error}")
-# 401: or a password; 429: or fewer requests.
-sys.exit(0 if answer.status in (200, 401, 429) else answer.read(200).decode())
+    # A server that requires a client certificate ends the connection, so it is running.
+    rejected = isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError)
+    sys.exit(0 if tls and rejected else f"no response: {error}")
+# 401 and 429: the server is running and requires authentication, or limits requests.
+sys.exit(0 if response.status in (200, 401, 429) else response.read(200).decode())

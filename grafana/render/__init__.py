@@ -1,4 +1,4 @@
-"""Pictures of the dashboards: hours of the pretend company in a real Prometheus, drawn with Grafana's own components.
+"""Screenshots of the dashboards, rendered with Grafana's own components in Chromium.
 
-`python -m grafana.render` needs `prometheus`, `promtool`, `chromium` and `npm`; nothing else of the project does.
+`python -m grafana.render` needs `prometheus`, `promtool`, `chromium` and `npm`.
 """

@@ -1,91 +1,81 @@
-"""Six hours of the pretend company, written as fast as they can be polled, in a form that `promtool` takes in.
+"""Scrapes of a simulated company over hours, in the format of `promtool tsdb create-blocks-from`.
 
-The real exporter polls the real simulator once for every minute; only the clocks are turned by hand.
+The exporter and the simulated API run on an event loop with virtual time, so hours take a minute.
 """
 
 import asyncio
-import time
-from collections.abc import Collection, Iterator
-from datetime import UTC, datetime
+import re
+from collections.abc import AsyncIterator, Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import TextIO
+from random import expovariate
 
+from aiohttp import web
+
+from exporter import log
 from exporter.app import Exporter
 from exporter.clock import Clock
-from exporter.exposition import Format, plain
+from exporter.metrics.exposition import Format, plain_chunks
 from exporter.settings import load
-from exporter.simulator import Simulator, World, parse_faults
+from exporter.simulator import Fault, Simulator, World, parse_faults
 
-END = datetime(2026, 11, 18, 14, 35, tzinfo=UTC).timestamp()
-"""A Wednesday afternoon on which a site ails right now."""
-START = END - 6 * 3600 - 1800
-WORLD = World(agents=120)
-FAULTS = ("server_error=0.7@170m+7m", "bad_records=0.3@250m+10m", "rate_limited=0.5@310m+6m")
-"""Things that go wrong meanwhile, in minutes after the start: the dashboard of the exporter is to show something."""
-INSTANCE = "exporter.example.com:9350"
+SCRAPE_INTERVAL = 60
+API_LATENCY = 0.15
+"""Mean duration of API requests, seconds."""
+SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 
 
-class Turned:
-    """A clock that is set by hand, and runs on at the usual speed until it is set again; Unix seconds."""
+def write(
+    path: Path, world: World, start: float, end: float, *, instance: str, faults: tuple[str, ...]
+) -> None:
+    """Write all samples between two times, Unix seconds, as OpenMetrics with timestamps."""
+    target = f'job="thousandeyes",instance="{instance}"'
+    log.configure("error", "logfmt")
+    loop_factory = import_module("tests.fake_clock").FakeTimeLoop
+    with asyncio.Runner(loop_factory=loop_factory) as runner, path.open("w") as file:
 
-    def __init__(self) -> None:
-        self._offset = 0.0
+        async def run() -> None:
+            async for scrape in _scrapes(world, start, end, target, faults):
+                file.writelines(scrape)
 
-    def set(self, now: float) -> None:
-        """Set it."""
-        self._offset = now - time.perf_counter()
-
-    def __call__(self) -> float:
-        """Return what it shows."""
-        return time.perf_counter() + self._offset
-
-    async def sleep(self, seconds: float) -> None:
-        """Let the time pass without waiting for it."""
-        self._offset += seconds
-        await asyncio.sleep(0)
+        runner.run(run())
+        file.write("# EOF\n")
 
 
-async def write(path: Path, names: Collection[str]) -> None:
-    """Write the history of the metrics with these names, as OpenMetrics with timestamps."""
-    clock = Turned()
-    clock.set(START)
-    simulator = Simulator(WORLD, clock=clock, faults=parse_faults(FAULTS))
+async def _scrapes(
+    world: World, start: float, end: float, target: str, faults: tuple[str, ...]
+) -> AsyncIterator[Iterator[str]]:
+    """Yield the samples of one scrape after another."""
+    loop = asyncio.get_running_loop()
+    offset = start - loop.time()
+    clock = Clock(loop.time, lambda: loop.time() + offset)
+    latency = Fault("latency", "responses are delayed", response=_delay)
+    simulator = Simulator(world, clock=clock.wall, faults=(latency, *parse_faults(faults)))
     url = await simulator.start()
-    settings = load([f"--api.url={url}", "--api.token=demo"], {}).settings
-    exporter = Exporter(settings, clock=Clock(monotonic=clock, wall=clock, sleep=clock.sleep))
+    exporter = Exporter(load([f"--api.url={url}", "--api.token=demo"], {}).settings, clock=clock)
+    polling = asyncio.create_task(exporter.run())
     try:
-        with path.open("w", encoding="utf-8") as file:
-            await exporter.find()
-            for minute in range(int((END - START) // 60) + 1):
-                now = START + 60 * minute
-                clock.set(now)
-                await asyncio.gather(
-                    *(each.once() if minute % 30 == 0 else each.poll() for each in exporter.pollers.values())
-                )
-                await exporter.publisher.build()
-                _append(file, exporter, names, now)
-            file.write("# EOF\n")
+        while clock.wall() < end:
+            await asyncio.sleep(SCRAPE_INTERVAL)
+            yield _samples(exporter, target, round(clock.wall()))
     finally:
+        polling.cancel()
+        await asyncio.gather(polling, return_exceptions=True)
         await exporter.close()
         await simulator.stop()
 
 
-def _append(file: TextIO, exporter: Exporter, names: Collection[str], now: float) -> None:
-    """Write one scrape."""
-    began = time.perf_counter()
-    snapshot = exporter.publisher.publication.snapshot
-    parts = (snapshot.common, snapshot.tails[Format.TEXT])
-    text = b"".join(chunk for part in parts for chunk in plain(part)).decode()
-    text += exporter.telemetry.render(Format.TEXT)
-    text += f"up 1\nscrape_duration_seconds {time.perf_counter() - began}\n"
-    file.writelines(_stamped(text, names, now))
+async def _delay(_request: web.Request, response: web.Response) -> web.StreamResponse:
+    await asyncio.sleep(expovariate(1 / API_LATENCY))
+    return response
 
 
-def _stamped(text: str, names: Collection[str], now: float) -> Iterator[str]:
-    target = f'job="thousandeyes",instance="{INSTANCE}"'
-    for line in text.splitlines():
-        name = line.partition(" ")[0].partition("{")[0]
-        if name in names:
-            labels, _, value = line[len(name) :].rpartition(" ")
-            inside = f"{labels.strip()[1:-1]}," if labels.strip() else ""
-            yield f"{name}{{{inside}{target}}} {value} {now}\n"
+def _samples(exporter: Exporter, target: str, timestamp: int) -> Iterator[str]:
+    """Yield the samples of one scrape."""
+    parts = (exporter.snapshot.common, exporter.snapshot.tails[Format.TEXT])
+    text = b"".join(chunk for part in parts for chunk in plain_chunks(part)).decode()
+    text += exporter.metrics.render(Format.TEXT)
+    for line in (*text.splitlines(), "up 1", "scrape_duration_seconds 0.008"):
+        if match := SAMPLE.fullmatch(line):
+            name, labels, value = match.groups()
+            yield f"{name}{{{labels + ',' if labels else ''}{target}}} {value} {timestamp}\n"

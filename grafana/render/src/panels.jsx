@@ -1,22 +1,20 @@
-// One drawing a panel type, by Grafana's own components; the heatmap, which they lack, by hand.
+// One component per panel type. Grafana exports all of them except the heatmap.
 
 import { getFieldDisplayValues, renderMarkdown } from "@grafana/data";
-import { BarGauge, BigValue, TimeSeries, VizRepeater } from "@grafana/ui";
+import { BigValue, TimeSeries } from "@grafana/ui";
 import { TableNG } from "@grafana/ui/unstable";
 import { useEffect, useRef } from "react";
-import { asIs, theme } from "./frames.js";
+import { identity, theme } from "./frames.js";
 
-const Nothing = ({ height }) => (
+const NoData = ({ height }) => (
   <div style={{ height, display: "grid", placeItems: "center", color: theme.colors.text.secondary }}>No data</div>
 );
 
-const displayed = (panel, frames) => getFieldDisplayValues({
-  fieldConfig: panel.fieldConfig, reduceOptions: panel.options.reduceOptions, replaceVariables: asIs, theme,
-  data: frames, timeZone: "utc",
-});
-
-const Stat = ({ panel, frames, width, height }) => {
-  const [first] = displayed(panel, frames);
+const StatPanel = ({ panel, frames, width, height }) => {
+  const [first] = getFieldDisplayValues({
+    fieldConfig: panel.fieldConfig, reduceOptions: panel.options.reduceOptions, replaceVariables: identity, theme,
+    data: frames, timeZone: "utc",
+  });
   return (
     <BigValue
       value={first.display} width={width} height={height} theme={theme} colorMode={panel.options.colorMode}
@@ -25,41 +23,22 @@ const Stat = ({ panel, frames, width, height }) => {
   );
 };
 
-const Bars = ({ panel, frames, width, height }) => (
-  <VizRepeater
-    source={frames} width={width} height={height} orientation="horizontal" itemSpacing={6} autoGrid={false}
-    getValues={() => displayed(panel, frames)}
-    getAlignmentFactors={(values) => ({
-      title: values.reduce((longest, each) => (each.display.title.length > longest.length ? each.display.title : longest), ""),
-      text: "888 ms",
-    })}
-    renderValue={({ value, width: wide, height: high, alignmentFactors }) => (
-      <BarGauge
-        value={value.display} field={value.field} display={value.view?.getFieldDisplayProcessor(value.colIndex)}
-        text={{}} width={wide} height={high} orientation="horizontal" theme={theme} itemSpacing={6} lcdCellWidth={12}
-        displayMode={panel.options.displayMode} showUnfilled namePlacement={panel.options.namePlacement}
-        alignmentFactors={alignmentFactors}
-      />
-    )}
-  />
-);
-
-const Lines = ({ panel, frames, width, height, range, marks }) => (
+const TimeSeriesPanel = ({ panel, frames, width, height, range, alerts }) => (
   <TimeSeries
     frames={frames} structureRev={1} width={width} height={height} timeRange={range} timeZone="utc"
     legend={panel.options.legend}
   >
-    {(builder) => { builder.addHook("drawClear", (plot) => marked(plot, marks)); return null; }}
+    {(builder) => { builder.addHook("drawClear", (plot) => drawAlerts(plot, alerts)); return null; }}
   </TimeSeries>
 );
 
-// The marks of alerts, as Grafana draws annotations with a duration.
-const marked = (plot, marks) => {
+// Grafana draws annotations with a duration like this.
+const drawAlerts = (plot, alerts) => {
   const { ctx, bbox } = plot;
   ctx.save();
-  for (const [from, to] of marks) {
-    const left = Math.max(plot.valToPos(from, "x", true), bbox.left);
-    const right = Math.min(plot.valToPos(to, "x", true), bbox.left + bbox.width);
+  for (const [start, end] of alerts) {
+    const left = Math.max(plot.valToPos(start, "x", true), bbox.left);
+    const right = Math.min(plot.valToPos(end, "x", true), bbox.left + bbox.width);
     ctx.fillStyle = "rgba(242, 73, 92, 0.12)";
     ctx.fillRect(left, bbox.top, right - left, bbox.height);
     ctx.fillStyle = "rgba(242, 73, 92, 0.9)";
@@ -68,41 +47,43 @@ const marked = (plot, marks) => {
   ctx.restore();
 };
 
-const Rows = ({ panel, frames, width, height }) => (
+const TablePanel = ({ panel, frames, width, height }) => (
   <TableNG
     data={frames[0]} width={width} height={height} sortBy={panel.options.sortBy} cellHeight={panel.options.cellHeight}
     structureRev={1} enableVirtualization={false}
   />
 );
 
-const Words = ({ panel }) => (
+const TextPanel = ({ panel }) => (
   <div className="markdown-html" dangerouslySetInnerHTML={{ __html: renderMarkdown(panel.options.content) }} />
 );
 
-// A heatmap of buckets: each row a bucket, each column a step; colour is the rate of this bucket alone.
-const Heat = ({ frames, width, height, range }) => {
+// Rows are buckets, columns are steps, and the color is the rate of the bucket.
+const HeatmapPanel = ({ frames, width, height, range }) => {
   const canvas = useRef(null);
   useEffect(() => {
     const ctx = canvas.current.getContext("2d");
-    const rows = frames.map((frame) => ({ le: Number(frame.fields[1].labels.le.replace("+Inf", "Infinity")), values: frame.fields[1].values }))
-      .sort((a, b) => a.le - b.le);
-    const cells = rows.map((row, n) => row.values.map((value, at) => Math.max(0, (value ?? 0) - (n ? rows[n - 1].values[at] ?? 0 : 0))));
-    const high = Math.max(...cells.flat());
+    const buckets = frames.map(({ fields: [, { labels, values }] }) => ({ bound: Number(labels.le.replace("+Inf", "Infinity")), values }))
+      .sort((a, b) => a.bound - b.bound);
+    const cells = buckets.map(({ values }, row) => (
+      values.map((value, column) => Math.max(0, (value ?? 0) - (row ? buckets[row - 1].values[column] ?? 0 : 0)))
+    ));
+    const max = Math.max(...cells.flat());
     const [left, bottom] = [56, 24];
-    const [wide, tall] = [(width - left) / cells[0].length, (height - bottom) / cells.length];
+    const [cellWidth, cellHeight] = [(width - left) / cells[0].length, (height - bottom) / cells.length];
     ctx.clearRect(0, 0, width, height);
-    cells.forEach((row, n) => row.forEach((value, at) => {
-      const share = Math.sqrt(value / high);
+    cells.forEach((values, row) => values.forEach((value, column) => {
+      const level = Math.sqrt(value / max);
       if (value <= 0) return;
-      ctx.fillStyle = `rgb(${40 + 213 * share}, ${28 + 150 * share * share}, ${20 + 60 * share ** 3})`;
-      ctx.fillRect(left + at * wide, height - bottom - (n + 1) * tall + 1, Math.ceil(wide), tall - 1);
+      ctx.fillStyle = `rgb(${40 + 213 * level}, ${28 + 150 * level * level}, ${20 + 60 * level ** 3})`;
+      ctx.fillRect(left + column * cellWidth, height - bottom - (row + 1) * cellHeight + 1, Math.ceil(cellWidth), cellHeight - 1);
     }));
     ctx.fillStyle = theme.colors.text.primary;
     ctx.font = "12px Inter, sans-serif";
     ctx.textAlign = "right";
-    rows.forEach((row, n) => {
-      const name = Number.isFinite(row.le) ? (row.le < 1 ? `${row.le * 1000} ms` : `${row.le} s`) : "+Inf";
-      ctx.fillText(name, left - 6, height - bottom - (n + 0.5) * tall + 4);
+    buckets.forEach(({ bound }, row) => {
+      const label = Number.isFinite(bound) ? (bound < 1 ? `${bound * 1000} ms` : `${bound} s`) : "+Inf";
+      ctx.fillText(label, left - 6, height - bottom - (row + 0.5) * cellHeight + 4);
     });
     ctx.textAlign = "center";
     const [start, end] = [range.from.valueOf(), range.to.valueOf()];
@@ -113,9 +94,9 @@ const Heat = ({ frames, width, height, range }) => {
   return <canvas ref={canvas} width={width} height={height} />;
 };
 
-const KINDS = { stat: Stat, bargauge: Bars, timeseries: Lines, table: Rows, text: Words, heatmap: Heat };
+const COMPONENTS = { stat: StatPanel, timeseries: TimeSeriesPanel, table: TablePanel, text: TextPanel, heatmap: HeatmapPanel };
 
-export const Drawing = (props) => {
-  const Kind = KINDS[props.panel.type];
-  return props.panel.type === "text" || props.frames.length ? <Kind {...props} /> : <Nothing {...props} />;
+export const Visualization = (props) => {
+  const Component = COMPONENTS[props.panel.type];
+  return props.panel.type === "text" || props.frames.length ? <Component {...props} /> : <NoData {...props} />;
 };

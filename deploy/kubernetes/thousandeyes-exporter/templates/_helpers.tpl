@@ -27,7 +27,7 @@ labels:
   {{- include "labels" . | nindent 2 }}
 {{- end }}
 
-{{- define "account" -}}
+{{- define "serviceAccountName" -}}
 {{ .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "fullname" .) "default") }}
 {{- end }}
 
@@ -37,7 +37,7 @@ labels:
 {{- end }}
 {{- end }}
 
-{{/* The settings file: those of the values, and where the chart puts files. */}}
+{{/* Settings file: the values plus the paths of mounted files. */}}
 {{- define "settings" -}}
 {{- $folder := "/etc/thousandeyes-exporter" }}
 {{- $api := dict }}
@@ -61,7 +61,7 @@ labels:
 {{- mustMergeOverwrite (deepCopy .Values.settings) $files | toYaml }}
 {{- end }}
 
-{{/* A probe of a path. With webConfig only the exporter itself knows how it is asked. */}}
+{{/* Probe of a path. With webConfig, TLS or basic authentication may be required, which the script in the image handles. */}}
 {{- define "probe" -}}
 {{- if .webConfig -}}
 exec:

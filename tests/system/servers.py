@@ -1,0 +1,187 @@
+"""Real programs that system tests run: the exporter, Prometheus, Alertmanager, and others."""
+
+import asyncio
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from exporter.simulator import Fault, Simulator, World
+
+ROOT = Path(__file__).parents[2]
+EXPORTER = (sys.executable, "-m", "exporter")
+TOKEN = "token-of-the-simulator"
+AFTERNOON = 1_795_012_350.0
+"""A time at which the simulated company works: 2026-11-18 14:32:30 UTC, a Wednesday."""
+RULES = ROOT / "deploy/prometheus/thousandeyes.rules.yml"
+PATH = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ["PATH"], str(ROOT / ".tools/usr/bin")]
+)
+
+
+def tool(name: str) -> str:
+    """Return the path of a program that tests need; without it, a test fails."""
+    path = shutil.which(name, path=PATH)
+    assert path, f"{name} is missing: run `make tools`"
+    return path
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return the environment without settings of the exporter."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("THOUSANDEYES_")}
+    return {**inherited, **variables}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def run(*command: str, code: int = 0, seconds: float = 60.0, **options: Any) -> str:
+    """Run a program, which must end with this exit code; return its output and errors."""
+    pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.STDOUT}
+    process = await asyncio.create_subprocess_exec(
+        tool(command[0]), *command[1:], **{"env": environment(), **pipes, **options}
+    )
+    async with asyncio.timeout(seconds):
+        output = (await process.communicate())[0].decode()
+    assert process.returncode == code, f"exit code {process.returncode}: {command}\n{output}"
+    return output
+
+
+async def until(
+    condition: Callable[[], Awaitable[Any]],
+    seconds: float = 20.0,
+    interval: float = 0.1,
+    name: object = None,
+) -> Any:
+    """Wait until a condition is true, and return its result; `name` is for the error message."""
+    deadline = time.monotonic() + seconds
+    while not (result := await condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {name or condition}"
+        await asyncio.sleep(interval)
+    return result
+
+
+class Server:
+    """A running program with an HTTP API."""
+
+    def __init__(self, http: aiohttp.ClientSession, process: asyncio.subprocess.Process) -> None:
+        self.http = http
+        self.process = process
+
+    async def get(self, path: str, **params: Any) -> Any:
+        async with self.http.get(path, params=params) as response:
+            assert response.status == 200, await response.text()
+            is_json = response.content_type == "application/json"
+            return await (response.json() if is_json else response.text())
+
+    async def is_ready(self) -> bool:
+        assert self.process.returncode is None, f"exit code {self.process.returncode}"
+        try:
+            async with self.http.get("/-/ready") as response:
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def query(self, expr: str, **params: Any) -> list[dict[str, Any]]:
+        """Return the series of an instant query, or with `step` of a range query."""
+        path = "/api/v1/query_range" if "step" in params else "/api/v1/query"
+        data = {"query": expr, **params}
+        async with self.http.post(path, data=data) as response:
+            payload = await response.json()
+        assert payload["status"] == "success", (expr, payload)
+        series: list[dict[str, Any]] = payload["data"]["result"]
+        return series
+
+    async def value(self, expr: str) -> float | None:
+        """Return the first value of an instant query."""
+        series = await self.query(expr)
+        return float(series[0]["value"][1]) if series else None
+
+
+@asynccontextmanager
+async def running(
+    *command: str, address: str, seconds: float = 30.0, **options: Any
+) -> AsyncIterator[Server]:
+    """Run a server from when it is ready; at the end it is terminated."""
+    process = await asyncio.create_subprocess_exec(
+        tool(command[0]),
+        *command[1:],
+        **{"env": environment(), "stdout": asyncio.subprocess.DEVNULL, **options},
+    )
+    try:
+        async with aiohttp.ClientSession(f"http://{address}") as http:
+            server = Server(http, process)
+            await until(server.is_ready, seconds)
+            yield server
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), 15)
+
+
+def prometheus(folder: Path, config: dict[str, Any]) -> Any:
+    """Run Prometheus with its data in a new folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    address = f"127.0.0.1:{free_port()}"
+    return running(
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+        "--log.level=error",
+        address=address,
+    )
+
+
+def scrape_config(*targets: str, rules: Path | None = None) -> dict[str, Any]:
+    """Return a Prometheus configuration that scrapes exporters every second."""
+    return {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(rules)] if rules else [],
+        "scrape_configs": [
+            {"job_name": "thousandeyes", "static_configs": [{"targets": list(targets)}]}
+        ],
+    }
+
+
+def exporter(api: str, address: str | None = None, *arguments: str, **settings: str) -> Any:
+    """Run the exporter; `poll__interval="1s"` is the setting `poll.interval`."""
+    address = address or f"127.0.0.1:{free_port()}"
+    settings = {
+        "api__url": api,
+        "api__token": TOKEN,
+        "api__requests_per_minute": "10000",
+        "web__listen_address": address,
+        "log__level": "error",
+        **settings,
+    }
+    flags = [f"--{k.replace('__', '.').replace('_', '-')}={v}" for k, v in settings.items()]
+    return running(*EXPORTER, *flags, *arguments, address=address)
+
+
+@asynccontextmanager
+async def simulator(
+    world: World,
+    *,
+    clock: Callable[[], float] = lambda: AFTERNOON,
+    faults: Iterable[Fault] = (),
+    rate_limit: int = 1_000_000,
+) -> AsyncIterator[tuple[Simulator, str]]:
+    """Run the simulated API in this process, by default at a fixed time; yield its URL, too."""
+    api = Simulator(world, token=TOKEN, clock=clock, faults=faults, rate_limit=rate_limit)
+    try:
+        yield api, await api.start()
+    finally:
+        await api.stop()

@@ -1,0 +1,75 @@
+"""Queries with one exporter and with two replicas of it: the values are the same.
+
+Prometheus has the past samples of one target, or the same samples of two.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from system.servers import AFTERNOON, PATH, RULES
+from system.test_grafana import INTERVALS, QUERIES, documented_queries, overloaded_agent
+
+from exporter.simulator import World
+from grafana.interpolation import DEFAULTS, interpolate
+from grafana.render import history
+from grafana.render.prometheus import Prometheus
+
+WORLD = World(agents=30, sites=6)
+END = AFTERNOON // 60 * 60
+START = END - 1200
+SELECTION = DEFAULTS | INTERVALS | {"__rate_interval": "4m", "agent": overloaded_agent(WORLD)}
+DASHBOARDS = [
+    (q.name, interpolate(q.expr, SELECTION)) for q in QUERIES if q.dashboard != "exporter"
+]
+DOCUMENTED = [
+    (page, re.sub("AGENT", SELECTION["agent"], query))
+    for page, query in documented_queries()
+    if "thousandeyes_exporter_" not in query and "thousandeyes_up" not in query
+]
+Values = dict[frozenset[tuple[str, str]], float]
+
+
+def values(server: Prometheus, expr: str) -> Values:
+    """Return values by labels, without those of the target."""
+    found: dict[Any, float] = {}
+    for series in server.query(expr, END):
+        labels = {k: v for k, v in series["metric"].items() if k not in ("job", "instance")}
+        found[frozenset(labels.items())] = float(series["value"][1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Values], ...]:
+    folder = tmp_path_factory.mktemp("replicas")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", PATH)
+        single, double = folder / "1.txt", folder / "2.txt"
+        history.write(single, WORLD, START - 900, END, instance="one:9350", faults=())
+        samples = single.read_text().removesuffix("# EOF\n")
+        double.write_text(samples + samples.replace("one:9350", "two:9350") + "# EOF\n")
+        return tuple(evaluate(file) for file in (single, double))
+
+
+def evaluate(file: Path) -> dict[str, Values]:
+    server = Prometheus(file.with_name(f"data{file.stem}"))
+    server.add_samples(file)
+    server.add_rules(RULES, START, END)
+    with server.running():
+        return {expr: values(server, expr) for _, expr in (*DASHBOARDS, *DOCUMENTED)}
+
+
+@pytest.mark.parametrize(("name", "expr"), DASHBOARDS + DOCUMENTED)
+def test_replicas_do_not_change_a_query(
+    name: str, expr: str, results: tuple[dict[str, Values], ...]
+) -> None:
+    one, two = (each[expr] for each in results)
+    assert one == pytest.approx(two, rel=1e-9, nan_ok=True), name
+
+
+def test_most_queries_return_data(results: tuple[dict[str, Values], ...]) -> None:
+    assert len([each for each in results[0].values() if each]) > 0.7 * len(results[0])
+
+
+pytestmark = pytest.mark.timeout(300)
