@@ -1,1 +1,1 @@
-"""How fast, how small and how frugal the exporter is, each against a reference in the same run: `make bench`."""
+"""Benchmarks: each measure of the exporter against a reference in the same run."""

@@ -1,173 +1,145 @@
-"""The usual way in Python: json, pydantic, dictionaries of lists, `Gauge.labels().set()`, `generate_latest`, gzip.
+"""The usual exporter in Python: json, pydantic, prometheus-client, gzip.
 
-It publishes the same samples as the exporter, written as such exporters are: a reference, not a straw man, so models
-have only the fields that are needed, and nothing is computed twice.
+It publishes the same per-session gauges as the exporter, and no histograms. `poll FOLDER OUTPUT`
+writes the compressed exposition and prints the CPU seconds; `serve FOLDER PORT` serves it.
 """
 
-# ruff: noqa: N815 - the API's own names
+# ruff: noqa: D101, T201
 
 import gzip
 import json
 import math
-import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import sys
+import time
+from pathlib import Path
+from statistics import fmean, median
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from pydantic import BaseModel
+import prometheus_client as prometheus
+from prometheus_client.aiohttp import make_aiohttp_handler
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
 
-from benchmarks.data import AID, END, Pages
-from exporter.metrics import FAMILIES
+from benchmarks.bare import serve
+from benchmarks.data import AID, read
+from exporter.metrics.families import FAMILIES
 
-LOOKBACK = 900
 LABELS = ("aid", "agent", "site", "protocol")
 
 
-class User(BaseModel):
-    """A user session."""
+class Record(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel)
 
+
+class UserSession(Record):
     id: str
-    agentId: str
-    roundId: int
-    visitedSite: str = ""
-    protocol: str = ""
-    experienceScore: float | None = None
-    numberOfPages: int | None = None
+    agent_id: str
+    round_id: int
+    visited_site: str
+    protocol: str
+    experience_score: float
+    number_of_pages: int
 
 
-class Leg(BaseModel):
-    """A network path that was measured."""
-
-    latency: float | None = None
-    jitter: float | None = None
-    loss: float | None = None
+class NetworkPath(Record):
+    latency: float
+    jitter: float
+    loss: float
 
 
-class Samples(BaseModel):
-    """A quantity over a period."""
-
-    min: float | None = None
-    max: float | None = None
-    mean: float | None = None
-    median: float | None = None
-    stdDev: float | None = None
-    count: int | None = None
+class Statistics(Record):
+    min: float
+    max: float
+    mean: float
+    median: float
+    std_dev: float
+    count: int
 
 
-class SystemMetrics(BaseModel):
-    """What the agent measured of its own machine."""
-
-    startTimeMs: int | None = None
-    endTimeMs: int | None = None
-    cpuUtilization: Samples | None = None
-    physicalMemoryUsedBytes: Samples | None = None
-    physicalMemoryTotalBytes: float | None = None
+class SystemMetrics(Record):
+    start_time_ms: int
+    end_time_ms: int
+    cpu_utilization: Statistics
+    physical_memory_used_bytes: Statistics
+    physical_memory_total_bytes: float
 
 
-class Network(BaseModel):
-    """A network session."""
-
+class NetworkSession(Record):
     id: str
-    roundId: int
-    destination: Leg | None = None
-    systemMetrics: SystemMetrics | None = None
+    destination: NetworkPath
+    system_metrics: SystemMetrics
 
 
-Key = tuple[str, str, str]
+Session = tuple[UserSession, NetworkSession]
 
 
-@dataclass(slots=True)
-class Newest:
-    """The sessions of the newest round of a key."""
-
-    round: int
-    sessions: list[tuple[User, Network | None]]
-
-
-def poll(pages: Pages) -> bytes:
-    """Take the pages of one poll; return the compressed exposition."""
-    return gzip.compress(generate_latest(registry(pages)), compresslevel=6)
-
-
-def registry(pages: Pages) -> CollectorRegistry:
-    """Take the pages of one poll; return gauges that are set to what it found."""
-    users = [User(**record) for page in pages.users for record in json.loads(page)["results"]]
-    networks = {record["id"]: Network(**record) for page in pages.networks for record in json.loads(page)["results"]}
-    registry = CollectorRegistry()
-    gauges = {family.short: Gauge(family.name, family.help, LABELS, registry=registry) for family in FAMILIES}
-    for key, newest in _newest(users, networks).items():
-        for short, value in _values(newest):
-            gauges[short].labels(AID, *key).set(value)
+def create_registry(folder: Path) -> prometheus.CollectorRegistry:
+    """Turn the pages of a poll into metrics."""
+    users = [UserSession.model_validate(each) for each in _records(folder, "users")]
+    networks = [NetworkSession.model_validate(each) for each in _records(folder, "networks")]
+    networks_by_id = {network.id: network for network in networks}
+    registry = prometheus.CollectorRegistry()
+    gauges = {
+        family.short_name: prometheus.Gauge(family.name, family.help, LABELS, registry=registry)
+        for family in FAMILIES
+    }
+    newest: dict[tuple[str, str, str], list[Session]] = {}
+    for user in users:
+        known = newest.setdefault((user.agent_id, user.visited_site, user.protocol), [])
+        if known and known[0][0].round_id < user.round_id:
+            known.clear()
+        if not known or known[0][0].round_id == user.round_id:
+            known.append((user, networks_by_id[user.id]))
+    for key, group in newest.items():
+        for name, value in _aggregate(group).items():
+            gauges[name].labels(AID, *key).set(value)
     return registry
 
 
-def _newest(users: Iterable[User], networks: dict[str, Network]) -> dict[Key, Newest]:
-    found: dict[Key, Newest] = {}
-    for user in users:
-        if not END - LOOKBACK <= user.roundId <= END:
-            continue
-        key = (user.agentId, user.visitedSite, user.protocol)
-        newest = found.get(key)
-        if newest is None or user.roundId > newest.round:
-            newest = found[key] = Newest(user.roundId, [])
-        if user.roundId == newest.round:
-            newest.sessions.append((user, networks.get(user.id)))
-    return found
+def _records(folder: Path, listing: str) -> list[dict[str, object]]:
+    return [record for page in read(folder, listing) for record in json.loads(page)["results"]]
 
 
-def _values(newest: Newest) -> Iterator[tuple[str, float]]:
-    """Yield the samples of one key: short name of the family, value in its unit."""
-    fields: dict[str, list[float]] = defaultdict(list)
-    periods: dict[tuple[int | None, int | None], SystemMetrics] = {}
-    for user, network in newest.sessions:
-        _take(fields, user, "experienceScore", "numberOfPages")
-        if network and network.destination:
-            _take(fields, network.destination, "latency", "jitter", "loss")
-        if network and (system := network.systemMetrics):
-            periods.setdefault((system.startTimeMs, system.endTimeMs), system)
-    for short, field, divisor in (("latency", "latency", 1000), ("jitter", "jitter", 1000), ("loss", "loss", 100)):
-        if values := fields[field]:
-            yield f"{short}_{'ratio' if short == 'loss' else 'seconds'}", statistics.fmean(values) / divisor
-    systems = list(periods.values())
-    cpus = [system.cpuUtilization for system in systems if system.cpuUtilization]
-    yield from _system("cpu_utilization{}_ratio", "cpu_samples", cpus)
-    memories = [system.physicalMemoryUsedBytes for system in systems if system.physicalMemoryUsedBytes]
-    yield from _system("memory_used{}_bytes", "memory_samples", memories)
-    if sizes := [system.physicalMemoryTotalBytes for system in systems if system.physicalMemoryTotalBytes is not None]:
-        yield "memory_size_bytes", max(sizes)
-    if scores := fields["experienceScore"]:
-        yield "experience_score", statistics.fmean(scores)
-    if counts := fields["numberOfPages"]:
-        yield "pages", sum(counts)
-    yield "sessions", len(newest.sessions)
-    yield "round_timestamp_seconds", newest.round
+def _aggregate(sessions: list[Session]) -> dict[str, float]:
+    """Return the values of all gauges of a series key."""
+    users = [user for user, _ in sessions]
+    paths = [network.destination for _, network in sessions]
+    systems = [network.system_metrics for _, network in sessions]
+    periods = {(each.start_time_ms, each.end_time_ms): each for each in systems}.values()
+    return {
+        "latency_seconds": fmean(each.latency for each in paths) / 1000,
+        "jitter_seconds": fmean(each.jitter for each in paths) / 1000,
+        "loss_ratio": fmean(each.loss for each in paths) / 100,
+        **_combine("cpu", "utilization", "ratio", [p.cpu_utilization for p in periods]),
+        **_combine("memory", "used", "bytes", [p.physical_memory_used_bytes for p in periods]),
+        "memory_size_bytes": max(each.physical_memory_total_bytes for each in periods),
+        "experience_score": fmean(each.experience_score for each in users),
+        "pages": sum(each.number_of_pages for each in users),
+        "sessions": len(users),
+        "round_timestamp_seconds": users[0].round_id,
+    }
 
 
-def _take(fields: dict[str, list[float]], record: BaseModel, *names: str) -> None:
-    for name in names:
-        if (value := getattr(record, name)) is not None:
-            fields[name].append(value)
+def _combine(what: str, of: str, unit: str, periods: list[Statistics]) -> dict[str, float]:
+    """Combine the statistics of several periods."""
+    count = sum(each.count for each in periods)
+    mean = sum(each.mean * each.count for each in periods) / count
+    squares = sum(each.count * (each.std_dev**2 + (each.mean - mean) ** 2) for each in periods)
+    return {
+        f"{what}_{of}_{unit}": mean,
+        f"{what}_{of}_min_{unit}": min(each.min for each in periods),
+        f"{what}_{of}_max_{unit}": max(each.max for each in periods),
+        f"{what}_{of}_median_{unit}": median(each.median for each in periods),
+        f"{what}_{of}_stddev_{unit}": math.sqrt(squares / count),
+        f"{what}_samples": count,
+    }
 
 
-def _system(names: str, samples: str, periods: list[Samples]) -> Iterator[tuple[str, float]]:
-    """Yield the samples of one quantity of the system, of periods that differ."""
-    fields: dict[str, list[float]] = defaultdict(list)
-    for period in periods:
-        _take(fields, period, "min", "max", "median", "count")
-    weighed = [(each.mean, each.count or 1) for each in periods if each.mean is not None]
-    if weighed:
-        yield names.format(""), sum(mean * count for mean, count in weighed) / sum(count for _, count in weighed)
-    for statistic, over in (("min", min), ("max", max), ("median", statistics.median)):
-        if values := fields[statistic]:
-            yield names.format(f"_{statistic}"), over(values)
-    spread = [(s.stdDev, s.mean, s.count or 1) for s in periods if s.stdDev is not None and s.mean is not None]
-    if spread:
-        total = sum(count for _, _, count in spread)
-        middle = sum(mean * count for _, mean, count in spread) / total
-        yield (
-            names.format("_stddev"),
-            math.sqrt(sum(count * (own**2 + (mean - middle) ** 2) for own, mean, count in spread) / total),
-        )
-    if counts := fields["count"]:
-        yield samples, sum(counts)
+if __name__ == "__main__":
+    _, command, folder, argument = sys.argv
+    start = time.process_time()
+    registry = create_registry(Path(folder))
+    if command == "serve":
+        serve(make_aiohttp_handler(registry), int(argument))
+    exposition = gzip.compress(prometheus.generate_latest(registry), compresslevel=6)
+    print(time.process_time() - start)
+    Path(argument).write_bytes(exposition)

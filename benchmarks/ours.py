@@ -1,52 +1,108 @@
-"""The exporter as it ships: one poll from pages to a compressed snapshot, and its web application with that snapshot.
+"""The exporter with all of its components, polled on demand; pages are files.
 
-Each is started in a process of its own by `benchmarks.runs`; nothing here is faster or shorter than what the poller
-does.
+`poll FOLDER OUTPUT` writes the compressed exposition and prints the CPU seconds. `serve FOLDER
+PORT` serves it, and with `poll-and-serve`, one poll follows the other in the meantime.
 """
 
+# ruff: noqa: ASYNC240, T201
+
+import asyncio
+import sys
+import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
-from benchmarks.data import AID, END, Pages
-from exporter.aggregate import aggregate
-from exporter.api import v7
-from exporter.api.wire import decode
-from exporter.exposition import Format, Group, Part, Snapshot, gzip, render
-from exporter.model import Sessions
-from exporter.publisher import give_back
-from exporter.selection import Selection
-from exporter.store import Store
-
-LOOKBACK = 900
-
-
-class Company:
-    """One account group as the poller keeps it: what is inside the look-back, and what was counted of it."""
-
-    def __init__(self) -> None:
-        self._selection = Selection()
-        self._store = Store()
-
-    def poll(self, pages: Pages, now: int = END) -> Snapshot:
-        """Take the pages of one poll the way of the poller."""
-        sessions = Sessions([], [], Counter())
-        for page in pages.users:
-            sessions.users.extend(decode(page, v7.USERS).records)
-        for page in pages.networks:
-            sessions.networks.extend(decode(page, v7.NETWORKS).records)
-        taken = self._selection.take(sessions, now)
-        self._store.upsert(taken.users, taken.networks)
-        self._store.forget(now - LOOKBACK)
-        snapshot = render([Group(AID, aggregate(self._store.joined()))])
-        give_back()
-        return snapshot
+from benchmarks import data
+from exporter import log
+from exporter.app import Exporter
+from exporter.clock import Clock
+from exporter.inventory import AccountGroup
+from exporter.metrics.exposition import Format, gzip_chunks
+from exporter.poller import Poller
+from exporter.sessions.model import SessionBatch
+from exporter.settings import load
+from exporter.thousandeyes import v7
+from exporter.thousandeyes.api import Api
+from exporter.thousandeyes.schema import decode
+from exporter.web.app import create_app
+from exporter.web.server import serving
 
 
-def poll(pages: Pages) -> Snapshot:
-    """Take the pages of a first poll."""
-    return Company().poll(pages)
+class FileApi(Api):
+    """Reads pages from files instead of requesting them."""
+
+    folder: Path
+
+    async def sessions(self, *_: Any) -> SessionBatch:
+        """Return all sessions."""
+        batch = SessionBatch([], [], Counter())
+        for body in data.read(self.folder, "users"):
+            batch.users.extend((await asyncio.to_thread(decode, body, v7.USER_SESSIONS)).records)
+        for body in data.read(self.folder, "networks"):
+            page = await asyncio.to_thread(decode, body, v7.NETWORK_SESSIONS)
+            batch.networks.extend(page.records)
+        return batch
+
+    async def account_groups(self, *_: Any) -> list[AccountGroup]:
+        """Return one account group without a name."""
+        return [AccountGroup(data.AID)]
 
 
-def compressed(snapshot: Snapshot) -> bytes:
-    """Return the snapshot as one gzip member, in the text format."""
-    parts: list[Part] = [snapshot.common, snapshot.tails[Format.TEXT]]
-    return b"".join(gzip(parts))
+@asynccontextmanager
+async def exporter(url: str, **components: Any) -> AsyncIterator[Exporter]:
+    """Create an exporter of one account group; it is not polled yet."""
+    flags = {"url": url, "token": "demo", "account-groups": data.AID, "requests-per-minute": 10_000}
+    arguments = [f"--api.{name}={value}" for name, value in flags.items()]
+    settings = load([*arguments, "--metrics.max-series=10000000"], {}).settings
+    log.configure("error", "logfmt")
+    exporter = Exporter(settings, **components)
+    await exporter.manager.update()
+    yield exporter
+    await exporter.close()
+
+
+@asynccontextmanager
+async def prepared(folder: Path) -> AsyncIterator[tuple[Exporter, Poller]]:
+    """Create an exporter that was polled a minute ago and whose next poll reads these pages."""
+    now = data.LAST_ROUND
+    clock = Clock(wall=lambda: now)
+    async with exporter("http://127.0.0.1:9", clock=clock, api_type=FileApi) as running:
+        poller = running.manager.pollers[0]
+        FileApi.folder = folder / "earlier"
+        await poll(running, poller)
+        FileApi.folder, now = folder, data.END
+        yield running, poller
+
+
+async def poll(exporter: Exporter, poller: Poller) -> None:
+    """Poll once and publish the result."""
+    await poller.poll()
+    if poller.failure:
+        raise poller.failure
+    await exporter.publisher.publish()
+
+
+async def main(command: str, folder: Path, argument: str) -> None:
+    """Run a command."""
+    sys.setswitchinterval(0.0005)  # as the command line does
+    async with prepared(folder) as (running, poller):
+        start = time.process_time()
+        await poll(running, poller)
+        if command == "poll":
+            print(time.process_time() - start)
+            snapshot = running.snapshot
+            parts = [snapshot.common, snapshot.tails[Format.TEXT]]
+            Path(argument).write_bytes(b"".join(gzip_chunks(parts)))
+            return
+        app = create_app(running, telemetry_path="/metrics", max_requests=40, clock=running.clock)
+        async with serving(app, "127.0.0.1", int(argument)):
+            while command == "poll-and-serve":
+                await poll(running, poller)
+            await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3]))

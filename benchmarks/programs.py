@@ -1,0 +1,94 @@
+"""The compared programs: started, scraped, stopped."""
+
+# ruff: noqa: S603  the programs and their addresses are our own
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OURS, NAIVE, BARE = ((sys.executable, "-m", f"benchmarks.{n}") for n in ("ours", "naive", "bare"))
+GO = (ROOT / ".tools/benchmarks-go",)
+FLAGS = ("--web.listen-address=127.0.0.1:PORT", "--log.level=error")
+EXPORTER = (sys.executable, "-m", "exporter", *FLAGS)
+NGINX = ("nginx", "-c", ROOT / "benchmarks/nginx.conf", "-e", "stderr", "-p")
+NGINX_PORT = 9351
+
+
+def run(*command: object) -> str:
+    """Run a program and return its output."""
+    return subprocess.check_output(list(map(str, command)), cwd=ROOT, text=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running program that serves metrics."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def memory(self, field: str) -> float:
+        """Return memory in MB: `VmRSS` is the current one, `VmHWM` the peak."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return float(status.partition(f"{field}:")[2].split()[0]) / 1000
+
+    def get(self, path: str = "/metrics") -> bytes:
+        """Return the body of a response, compressed if the server supports that."""
+        url, headers = f"http://127.0.0.1:{self.port}{path}", {"Accept-Encoding": "gzip"}
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as response:
+            return bytes(response.read())
+
+    def scrapes_per_second(self, seconds: int) -> float:
+        """Scrape with four connections, as fast as possible."""
+        options = ("-t1", "-c4", f"-d{seconds}s", "--timeout", f"{seconds}s", "-H")
+        url = f"http://127.0.0.1:{self.port}/metrics"
+        report = run("wrk", *options, "Accept-Encoding: gzip", url)
+        if "Non-2xx" in report:
+            raise RuntimeError(report)
+        return float(report.partition("Requests/sec:")[2].split()[0])
+
+    def scrape_durations(self, seconds: int) -> list[float]:
+        """Scrape 20 times a second; return the seconds from when each was due to its end."""
+        connection, buffer = HTTPConnection("127.0.0.1", self.port), bytearray(1 << 20)
+        durations, start = [], time.perf_counter()
+        for number in range(20 * seconds):
+            due = start + number / 20
+            time.sleep(max(0.0, due - time.perf_counter()))
+            connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
+            response = connection.getresponse()
+            while response.readinto(buffer):
+                pass
+            durations.append(time.perf_counter() - due)
+        connection.close()
+        return durations
+
+
+@contextmanager
+def server(*command: object, path: str = "/metrics", port: int = 0) -> Iterator[Server]:
+    """Start a program with a free port as `PORT`, wait until it serves; terminate it at the end."""
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    arguments = [str(each).replace("PORT", str(port)) for each in command]
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        server = Server(process, port)
+        try:
+            while True:
+                try:
+                    server.get(path)
+                    break
+                except OSError:
+                    if process.poll() is not None:
+                        raise
+                    time.sleep(0.002)
+            yield server
+        finally:
+            process.terminate()
