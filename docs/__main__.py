@@ -1,128 +1,114 @@
-"""Writes what the documentation takes from the code: docs/metrics.md, and the tables between markers in README.md.
+"""Generates the tables of the documentation that follow from the code.
 
-Run it with `make docs`. A test runs it too, and fails where it would change anything.
+`make docs` replaces the text between `<!-- generated: NAME -->` and `<!-- /generated -->`.
 """
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
-from exporter.api.budget import RateLimit
-from exporter.metrics import (
-    AGENT_INFO,
-    AGENT_INFO_HELP,
-    AGENT_LAST_SEEN,
-    AGENT_LAST_SEEN_HELP,
-    DISTRIBUTIONS,
-    FAMILIES,
-    SITE_SESSIONS,
-    SITE_SESSIONS_HELP,
-)
+from prometheus_client.metrics import MetricWrapperBase
+
+from exporter.errors import HINTS
+from exporter.metrics import families as metrics
+from exporter.metrics.self_metrics import SelfMetrics
 from exporter.settings import reference
-from exporter.telemetry import Telemetry
+from exporter.simulator import FAULTS
 
 ROOT = Path(__file__).parent.parent
+MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(?=<!-- /generated -->)", re.DOTALL)
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+def table(columns: str, rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a Markdown table; `columns` are separated by commas."""
+    names = tuple(columns.split(","))
+    lines = (names, ("---",) * len(names), *rows)
+    cells = ((cell.replace("|", r"\|") for cell in line) for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
-def metrics() -> str:
-    """Return the page of all metrics."""
-    gauges = [(f"`{family.name}`", family.help) for family in FAMILIES]
-    histograms = [
-        (f"`{each.name}`", each.help, ", ".join(f"{bound:g}" for bound in each.buckets)) for each in DISTRIBUTIONS
-    ]
-    agents = [(f"`{AGENT_INFO}`", AGENT_INFO_HELP), (f"`{AGENT_LAST_SEEN}`", AGENT_LAST_SEEN_HELP)]
-    return f"""# Metrics
-
-Written by `make docs` from the metric table in `exporter/metrics.py`; do not edit.
-
-Times are seconds, sizes are bytes, shares are ratios from 0 to 1. A value that the API did not send gives no sample:
-never 0, never NaN. No sample carries a timestamp. The exporter polls on a clock of its own, because all programs of an
-organization share one limit of requests: a scrape reads what the last poll found.
-
-## Sessions, by agent and site
-
-Gauges with the labels `aid` (account group), `agent` (agent id), `site` and `protocol`. Each shows the newest round
-that the agent has at the site within the look-back.
-
-{table(("metric", "what it is"), gauges)}
-
-## Distributions, by site
-
-With the labels `aid`, `site` and `protocol`. Every complete session is counted once, so quantiles over the fleet and
-over time are right, and nothing between two scrapes is lost. A restart counts nothing twice.
-
-{table(("histogram", "what it is", "buckets"), histograms)}
-
-{table(("counter", "what it is"), [(f"`{SITE_SESSIONS}_total`", SITE_SESSIONS_HELP)])}
-
-## Agents
-
-With the labels `aid` and `agent`; `{AGENT_INFO}` also has `agent_name`, `platform`, `agent_version`, `os_version` and
-`location`. It has exactly one series an agent, so that a name can be joined to any series of an agent with
-`* on (aid, agent) group_left (agent_name) {AGENT_INFO}`.
-
-{table(("gauge", "what it is"), agents)}
-
-## The exporter itself
-
-{table(("metric", "labels", "what it is"), own())}
-
-Besides these there are `process_*` and `python_*`, as every Python program with prometheus-client has them.
-"""
+def code(names: Iterable[str]) -> str:
+    """Return names as code, separated by commas."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
-def own() -> list[tuple[str, ...]]:
-    """Return name, labels and help of the exporter's own metrics, as they are after a poll."""
-    telemetry = Telemetry(lambda: RateLimit(240.0, 239.0, 60.0), process=False)
-    telemetry.configured(60.0, 500_000, ["/"])
-    telemetry.watch("1")
-    telemetry.polled("1", 60.0, 1.0, None)
-    telemetry.stored("1", {"joined": 1}, 60)
-    rows: list[tuple[str, ...]] = []
-    for family in telemetry.registry.collect():
-        name = family.name + ("_total" if family.type == "counter" else "")
-        labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")
-        kind = " (histogram)" if family.type == "histogram" else ""
-        rows.append((f"`{name}`{kind}", ", ".join(f"`{label}`" for label in labels), family.documentation))
-    return rows
+def session_metrics() -> Iterable[tuple[str, ...]]:
+    """Return name, meaning, field, aggregation and whether `standard` keeps each gauge."""
+    for each in metrics.FAMILIES:
+        field = ", ".join(filter(None, (each.field and code([each.field]), each.unit.api)))
+        aggregation = metrics.DESCRIPTIONS[each.aggregation].removesuffix(" over the sessions")
+        text = f"{each.description}. {each.note}".strip()
+        yield code([each.name]), text, field, aggregation, "" if each.detail else "yes"
 
 
-def settings() -> str:
-    """Return the table of all settings."""
-    rows = [(f"`{doc.name}`", f"`{doc.default}`" if doc.default else "", doc.description) for doc in reference()]
-    return table(("setting", "default", "what it does"), rows)
+def histograms() -> Iterable[tuple[str, ...]]:
+    """Return name, meaning, field and buckets of each histogram."""
+    for each in metrics.HISTOGRAMS:
+        buckets = ", ".join(f"{bound:g}" for bound in each.buckets)
+        yield code([each.name]), f"{each.description}.", code([each.field]), buckets
 
 
-def families() -> str:
-    """Return the list of the per-session families by their short names."""
-    return table(("metric", "what it is"), [(f"`{family.name}`", f"{family.what}.") for family in FAMILIES])
+def other_metrics() -> Iterable[tuple[str, ...]]:
+    """Return name, labels and meaning of the metrics of sites, agents and account groups."""
+    info = ("agent_name", "platform", "agent_version", "os_version", "location")
+    for name, labels, text in (
+        (f"{metrics.SITE_SESSIONS}_total", ("site", "protocol"), metrics.SITE_SESSIONS_HELP),
+        (metrics.AGENT_INFO, ("agent", *info), metrics.AGENT_INFO_HELP),
+        (metrics.AGENT_LAST_SEEN, ("agent",), metrics.AGENT_LAST_SEEN_HELP),
+        (metrics.ACCOUNT_GROUP_INFO, ("account_group",), metrics.ACCOUNT_GROUP_INFO_HELP),
+    ):
+        yield code([name]), code(["aid", *labels]), text
 
 
-def between(text: str, name: str, content: str) -> str:
-    """Replace what stands between the markers of that name."""
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-    replaced, count = pattern.subn(lambda match: match[1] + content + match[2], text)
-    if count != 1:
-        raise SystemExit(f"README.md has {count} places marked {name}, not one")
-    return replaced
+def exporter_metrics() -> Iterable[tuple[str, ...]]:
+    """Return name, type, labels and meaning of the exporter's own metrics."""
+    own = SelfMetrics(process=False)
+    own.rate_limit = SimpleNamespace(limit=1.0, remaining=1.0, reset=1.0)
+    wrappers = [each for each in vars(own).values() if isinstance(each, MetricWrapperBase)]
+    labels = {each.describe()[0].name: each._labelnames for each in wrappers}  # not public
+    for family in own.registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        yield code([name]), family.type, code(labels.get(family.name, ())), family.documentation
+
+
+TABLES = {
+    "session-metrics": ("metric,description,API field,aggregation,`standard`", session_metrics),
+    "histograms": ("histogram,description,API field,buckets", histograms),
+    "other-metrics": ("metric,labels,description", other_metrics),
+    "exporter-metrics": ("metric,type,labels,description", exporter_metrics),
+    "reasons": (
+        "reason,hint",
+        lambda: ((code([reason]), hint) for reason, hint in HINTS.items()),
+    ),
+    "faults": (
+        "fault,what happens",
+        lambda: ((code([fault.name]), fault.help) for fault in FAULTS.values()),
+    ),
+    "settings": (
+        "setting,default,description",
+        lambda: (
+            (code([each.name]), code(filter(None, [each.default])), each.description)
+            for each in reference()
+        ),
+    ),
+}
+"""Columns and rows of each table."""
 
 
 def pages() -> dict[Path, str]:
-    """Return every generated page with its content."""
-    readme = (ROOT / "README.md").read_text()
-    return {
-        ROOT / "docs/metrics.md": metrics(),
-        ROOT / "README.md": between(between(readme, "settings", settings()), "families", families()),
-    }
+    """Return every page that has generated tables, with its new text."""
+
+    def generate(match: re.Match[str]) -> str:
+        columns, rows = TABLES[match[2]]
+        return match[1] + table(columns, rows())
+
+    texts = {page: page.read_text() for page in sorted((ROOT / "docs").glob("*.md"))}
+    return {page: MARKED.sub(generate, text) for page, text in texts.items() if MARKED.search(text)}
 
 
 if __name__ == "__main__":
-    for path, content in pages().items():
-        path.write_text(content)
+    for path, text in pages().items():
+        path.write_text(text)
         sys.stdout.write(f"{path.relative_to(ROOT)}\n")
