@@ -140,6 +140,7 @@ if __name__ == "__main__":
     registry = create_registry(Path(folder))
     if command == "serve":
         serve(make_aiohttp_handler(registry), int(argument))
+        sys.exit()
     exposition = gzip.compress(prometheus.generate_latest(registry), compresslevel=6)
     print(time.process_time() - start)
     Path(argument).write_bytes(exposition)
