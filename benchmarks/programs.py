@@ -16,8 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 OURS, NAIVE, BARE = ((sys.executable, "-m", f"benchmarks.{n}") for n in ("ours", "naive", "bare"))
 GO = (ROOT / ".tools/benchmarks-go",)
-FLAGS = ("--web.listen-address=127.0.0.1:PORT", "--log.level=error")
-EXPORTER = (sys.executable, "-m", "exporter", *FLAGS)
+EXPORTER = (sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:PORT")
 NGINX = ("nginx", "-c", ROOT / "benchmarks/nginx.conf", "-e", "stderr", "-p")
 NGINX_PORT = 9351
 
