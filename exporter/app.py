@@ -60,6 +60,8 @@ class Exporter:
         mode = settings.metrics.agent_names
         key = read_agent_names_key(settings) if mode == "hashed" else ""
         self.settings = settings
+        self.shown: Sequence[tuple[str, str, str]] = ()
+        """Name, value and origin of all settings, for the status page; secrets are masked."""
         self.clock = clock or Clock()
         self.metrics = SelfMetrics(process=process)
         self.client = _client(settings, self.metrics, self.clock)
@@ -130,19 +132,25 @@ class Exporter:
 
     async def status(self) -> StatusView:
         """Return what the status page shows."""
-        return await status_view(self.settings, self.publisher.current, self.manager, self.client)
+        publication = self.publisher.current
+        return await status_view(self.settings, self.shown, publication, self.manager, self.client)
 
     async def close(self) -> None:
         """Close all API connections."""
         await self.client.close()
 
 
-async def serve(settings: Settings, announce: Callable[[str], None] = lambda url: None) -> None:
+async def serve(
+    settings: Settings,
+    announce: Callable[[str], None] = lambda url: None,
+    shown: Sequence[tuple[str, str, str]] = (),
+) -> None:
     """Poll and serve until canceled; running requests finish.
 
     Args:
         settings: Valid settings.
         announce: Called with the URL once the exporter is listening.
+        shown: Name, value and origin of all settings, for the status page.
 
     Raises:
         SettingsError: A file that the settings name is invalid.
@@ -152,6 +160,7 @@ async def serve(settings: Settings, announce: Callable[[str], None] = lambda url
     clock = Clock()
     authenticator = Authenticator(web.config_file, clock) if web.config_file else None
     exporter = Exporter(settings, clock=clock)
+    exporter.shown = shown
     app = create_app(
         exporter,
         telemetry_path=web.telemetry_path,

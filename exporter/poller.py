@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -57,6 +57,8 @@ class PollRecord:
     seconds: float
     reason: Reason | None
     """Why it failed; `None` if it was complete."""
+    time: float = field(default=0.0, compare=False)
+    """When it ended, Unix seconds on the API's clock."""
 
 
 class Poller:
@@ -151,7 +153,7 @@ class Poller:
         self._metrics.up.labels(*labels).set(failure is None)
         self._metrics.last_poll_timestamp.labels(*labels).set(now)
         self._metrics.last_poll_duration.labels(*labels).set(seconds)
-        self.recent.append(PollRecord(seconds, failure.reason if failure else None))
+        self.recent.append(PollRecord(seconds, failure.reason if failure else None, now))
         if failure:
             self._metrics.poll_failures.labels(*labels, failure.reason).inc()
             self._log_failure(failure, seconds)

@@ -1,49 +1,52 @@
 """Collects what the status page shows."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
 
 from exporter.account_groups import AccountGroupManager
 from exporter.poller import Poller
-from exporter.render import GroupResult
-from exporter.sessions.aggregate import site_means
+from exporter.sessions.aggregate import SeriesTable, site_means
+from exporter.sessions.source import SessionsResult
 from exporter.settings import Settings
 from exporter.snapshot import Publication
 from exporter.thousandeyes.client import Client
-from exporter.web.status import (
-    AccountGroupView,
-    PollView,
-    SiteView,
-    SourceView,
-    StatusView,
-    worst_sites,
-)
+from exporter.web import status as web
+from exporter.web.status import SiteView, SourceView, StatusView
 
-SITE_FAMILIES = ("latency_seconds", "loss_ratio", "experience_score")
-"""Columns of the table of sites."""
+SCORE = "experience_score"
+MASKED = {"api.email", "filter.search", "filter.include_agents", "filter.exclude_agents"}
+"""Settings that can identify users, networks and agents, which the page never shows."""
 
 
 async def status_view(
-    settings: Settings, publication: Publication, manager: AccountGroupManager, client: Client
+    settings: Settings,
+    shown: Sequence[tuple[str, str, str]],
+    publication: Publication,
+    manager: AccountGroupManager,
+    client: Client,
 ) -> StatusView:
-    """Return the view; the table of sites is computed in a thread."""
-    tables = [each.sessions.series for each in publication.groups]
-    means = await asyncio.to_thread(site_means, tables, SITE_FAMILIES)
-    sites = [
-        SiteView(site, int(each["agents"]), *(each[name] for name in SITE_FAMILIES))
-        for site, each in means.items()
-    ]
+    """Return the view, with settings as `Loaded.shown` returns them.
+
+    The table of sites is computed in a thread.
+    """
+    tables = [_without_unknown_scores(each.sessions.series) for each in publication.groups]
+    means = await asyncio.to_thread(site_means, tables, tuple(web.QUANTITIES))
     limits = client.rate_limiter.limits
     now = client.api_clock.now()
+    offset = now - asyncio.get_running_loop().time()
+    listing = settings.agents.interval if manager.groups else settings.poll.interval
     return StatusView(
         telemetry_path=settings.web.telemetry_path,
         lookback=settings.poll.lookback,
         account_groups=[
-            _account_group(each, manager.groups[each.group.aid].pollers, now)
-            for each in publication.groups
-            if each.group.aid in manager.groups
+            (each.group, [_source(poller, offset) for poller in each.pollers])
+            for _, each in sorted(manager.groups.items())
         ],
-        sites=worst_sites(sites),
+        sites=[SiteView(site, int(each.pop("agents")), each) for site, each in means.items()],
         series=publication.snapshot.series,
         series_limit=settings.metrics.max_series,
         series_dropped=publication.dropped,
@@ -51,27 +54,35 @@ async def status_view(
         requests_limit=settings.api.requests_per_minute,
         remaining=limits.remaining,
         limit=limits.limit,
-        error=str(manager.failure or ""),
+        failure=manager.failure,
+        next_listing=manager.last_tick + listing + offset,
+        settings=[
+            (name, "**********" if value and name in MASKED else value, origin)
+            for name, value, origin in shown
+        ],
+        now=now,
     )
 
 
-def _account_group(result: GroupResult, pollers: Sequence[Poller], now: float) -> AccountGroupView:
-    sources = [
-        SourceView(
-            poller.source.name,
-            [PollView(each.seconds, each.reason) for each in poller.recent],
-            None if poller.last_success is None else now - poller.last_success,
-            str(poller.failure or ""),
-        )
-        for poller in pollers
-    ]
-    counts = result.sessions.counts
-    return AccountGroupView(
-        aid=result.group.aid,
-        name=result.group.name,
-        sources=sources,
-        joined=counts.get("joined", 0),
-        user_only=counts.get("user_only", 0),
-        network_only=counts.get("network_only", 0),
-        agents=len(result.agents),
+def _without_unknown_scores(table: SeriesTable) -> SeriesTable:
+    """Remove scores of 0, which the API also sends if it could not compute them, like the rules."""
+    if SCORE not in table.columns:
+        return table
+    scores = table.columns[SCORE]
+    return replace(table, columns=table.columns | {SCORE: np.where(scores > 0, scores, np.nan)})
+
+
+def _source(poller: Poller, offset: float) -> SourceView:
+    """Return the view; `offset` is the API's clock minus the event loop's clock."""
+    result, interval = poller.source.result, poller.source.interval
+    sessions = result if isinstance(result, SessionsResult) else None
+    return SourceView(
+        source=poller.source.name,
+        interval=interval,
+        polls=[web.PollView(each.seconds, each.reason, each.time) for each in poller.recent],
+        next_poll=poller.last_tick + interval + offset,
+        last_success=poller.last_success,
+        records=len(sessions.sessions if sessions else cast("Sized", result)),
+        failure=poller.failure,
+        joins=sessions.counts if sessions else {},
     )

@@ -111,7 +111,7 @@ def create_app(
         return _check(state.ready(), "ready", problem)
 
     async def status_page(_: web.Request) -> web.Response:
-        text = render(await state.status())
+        text = await asyncio.to_thread(render, await state.status())
         headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
         return web.Response(text=text, content_type="text/html", headers=headers)
 

@@ -1,43 +1,78 @@
 """Status page: whether polls succeed, since when they fail, and why data may be missing.
 
-Pure: a view goes in, HTML comes out.
+Pure: a view goes in, HTML comes out. Times are Unix seconds on the API's clock, durations seconds.
 """
 
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import jinja2
+import numpy as np
 
 from exporter import NAME, __version__
-from exporter.errors import HINTS, Reason
+from exporter.errors import HINTS, PollError, Reason
+from exporter.inventory import AccountGroup
 
 DOCS = "https://github.com/thousandeyes-exporter/thousandeyes-exporter"
+FIRST_SITES = 20
+"""Rows of the table of sites that are always visible."""
 
 
-@dataclass(frozen=True, slots=True)
-class PollView:
-    """One finished poll."""
+class Quantity(NamedTuple):
+    """A column of the table of sites; the limit is a threshold of an alert, in base units."""
+
+    title: str
+    unit: str
+    factor: float
+    digits: int
+    beyond: Literal["<", ">"]
+    limit: float
+
+    def exceeded(self, value: float) -> bool:
+        """Whether a value is beyond the limit; false for NaN."""
+        return value < self.limit if self.beyond == "<" else value > self.limit
+
+
+QUANTITIES = {
+    "experience_score": Quantity("Score", "", 1, 2, "<", 0.5),
+    "loss_ratio": Quantity("Loss", "%", 100, 1, ">", 0.05),
+    "latency_seconds": Quantity("Latency", " ms", 1000, 0, ">", 0.3),
+    "jitter_seconds": Quantity("Jitter", " ms", 1000, 0, ">", 0.05),
+}
+"""By short name of the metric; the first one orders the sites."""
+
+
+class PollView(NamedTuple):
+    """One finished poll: duration, why it failed (`None` if it was complete), and when it ended."""
 
     seconds: float
     reason: Reason | None
-    """Why it failed; `None` if it was complete."""
+    time: float
 
 
 @dataclass(frozen=True, slots=True)
 class SourceView:
-    """The polls of one source of an account group."""
+    """One source of an account group."""
 
     source: str
+    interval: float
     polls: Sequence[PollView]
     """The newest last."""
-    age: float | None
-    """Seconds since the end of the last complete poll's time range; `None` before the first one."""
-    error: str
-    """Why the last poll failed; empty if it was complete."""
+    next_poll: float
+    last_success: float | None
+    """End of the last complete poll; `None` before the first one."""
+    records: int
+    """Number of records that are published."""
+    failure: PollError | None = None
+    """Why the last poll failed; `None` if it was complete."""
+    joins: Mapping[str, int] = field(default_factory=dict)
+    """Number of `joined`, `user_only` and `network_only` sessions; empty for other sources."""
+    note: str = ""
+    """What else to know about the polls."""
 
     @property
     def failed(self) -> int:
@@ -47,27 +82,21 @@ class SourceView:
 
 
 @dataclass(frozen=True, slots=True)
-class AccountGroupView:
-    """One account group: its polls, numbers of sessions by join state, and number of agents."""
-
-    aid: str
-    name: str
-    sources: Sequence[SourceView]
-    joined: int
-    user_only: int
-    network_only: int
-    agents: int
-
-
-@dataclass(frozen=True, slots=True)
 class SiteView:
-    """One site now: means over its sessions in base units, NaN for what was not measured."""
+    """One site now: means by short name of the metric, in base units; NaN if not measured."""
 
     site: str
     agents: int
-    latency: float
-    loss: float
-    score: float
+    means: Mapping[str, float]
+
+    @property
+    def state(self) -> str:
+        """Which means are beyond their limits; empty if nothing was measured."""
+        if all(map(math.isnan, self.means.values())):
+            return ""
+        beyond = [each for name, each in QUANTITIES.items() if each.exceeded(self.means[name])]
+        words = (f"{'low' if each.beyond == '<' else 'high'} {each.title}" for each in beyond)
+        return ", ".join(words).capitalize() or "OK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +105,24 @@ class StatusView:
 
     telemetry_path: str
     lookback: float
-    """Seconds."""
-    account_groups: Sequence[AccountGroupView]
+    account_groups: Sequence[tuple[AccountGroup, Sequence[SourceView]]]
     sites: Sequence[SiteView]
-    """The worst sites, in the order in which they are shown."""
     series: int
     series_limit: int
     series_dropped: int
     requests: int
-    """Requests in the last minute."""
     requests_limit: int
-    """Configured maximum number of requests per minute."""
+    """Requests in the last minute, and their configured maximum per minute."""
     remaining: float | None
     limit: float | None
     """Requests that the organization has left, and is granted, per minute; `None` if unknown."""
-    error: str = ""
-    """Why the account groups could not be listed; empty if they were, or not queried yet."""
+    failure: PollError | None = None
+    """Why the account groups could not be listed; `None` if they were, or not queried yet."""
+    next_listing: float = 0.0
+    """When the account groups are listed next."""
+    settings: Sequence[tuple[str, str, str]] = ()
+    """Name, value and origin of all settings, without secrets."""
+    now: float = 0.0
 
 
 def render(view: StatusView) -> str:
@@ -99,15 +130,16 @@ def render(view: StatusView) -> str:
     return _ENVIRONMENT.get_template("status.html").render(view=view)
 
 
-def worst_sites(sites: Sequence[SiteView], count: int = 10) -> list[SiteView]:
-    """Return the worst sites: by the worst of their ranks in latency, loss and experience score."""
-    ranks: dict[SiteView, int] = {}
-    for field, worst_first in (("latency", True), ("loss", True), ("score", False)):
-        value = attrgetter(field)
-        measured = [each for each in sites if not math.isnan(value(each))]
-        for rank, each in enumerate(sorted(measured, key=value, reverse=worst_first)):
-            ranks[each] = min(ranks.get(each, rank), rank)
-    return sorted(ranks, key=lambda each: (ranks[each], each.site))[:count]
+def worst_first(sites: Sequence[SiteView]) -> list[SiteView]:
+    """Sort sites by experience score; those without one are last."""
+    first = next(iter(QUANTITIES))
+    return sorted(sites, key=lambda x: (2 if math.isnan(n := x.means[first]) else n, x.site))
+
+
+def _axis(seconds: float) -> float:
+    """Return the end of an axis: the next 1, 2 or 5 times a power of 10."""
+    power = 10.0 ** math.floor(math.log10(max(seconds, 0.01)))
+    return next(n * power for n in (1, 2, 5, 10) if seconds <= n * power)
 
 
 def _duration(seconds: float) -> str:
@@ -125,6 +157,11 @@ def _number(value: float | None, unit: str = "", factor: float = 1, digits: int 
     return f"{value * factor:,.{digits}f}{unit}"
 
 
+def _utc(seconds: float, unit: Literal["m", "s"] = "s") -> str:
+    text = np.datetime_as_string(np.datetime64(int(seconds), "s"), unit=unit)
+    return str(text).replace("T", " ")
+
+
 _LOADER = jinja2.PackageLoader("exporter", "web")
 _ENVIRONMENT = jinja2.Environment(
     loader=_LOADER,
@@ -133,8 +170,10 @@ _ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters.update(duration=_duration, number=_number)
+_FILTERS = {"axis": _axis, "duration": _duration, "number": _number, "utc": _utc}
+_ENVIRONMENT.filters.update(_FILTERS, worst_first=worst_first)
 _ENVIRONMENT.globals.update(name=NAME, version=__version__, documentation=DOCS, hints=HINTS)
+_ENVIRONMENT.globals.update(quantities=QUANTITIES, rows=FIRST_SITES)
 _SOURCE, *_ = _LOADER.get_source(_ENVIRONMENT, "status.html")
 _STYLE = _SOURCE.partition("<style>")[2].partition("</style>")[0]
 CONTENT_SECURITY_POLICY = (
