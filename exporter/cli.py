@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -78,7 +79,7 @@ async def execute(loaded: Loaded) -> int:
         structlog.get_logger().warning("settings", warning=warning)
     match loaded.command:
         case "demo":
-            await _demo(settings)
+            await _demo(loaded)
         case "simulate":
             async with _simulator(settings.simulator) as url:
                 _announce(f"Simulated API: {url} (token {settings.simulator.token})\n")
@@ -87,12 +88,13 @@ async def execute(loaded: Loaded) -> int:
             await _once(settings, options["output"])
         case _:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            await serve(settings)
+            await serve(settings, shown=loaded.shown())
     return DONE
 
 
-async def _demo(settings: Settings) -> None:
-    degraded_at = (int(time.time()) - 300) % 3600  # so that there is something to see at once
+async def _demo(loaded: Loaded) -> None:
+    settings = loaded.settings
+    degraded_at = int(time.time()) + 600  # the operator sees a healthy site first
     async with _simulator(settings.simulator, degraded_at) as url:
         token = SecretStr(settings.simulator.token)
         unset = dict.fromkeys(("token_file", "email", "proxy", "ca_file"))
@@ -106,7 +108,10 @@ async def _demo(settings: Settings) -> None:
                 "Press Ctrl-C to stop.\n"
             )
 
-        await serve(settings.model_copy(update={"api": api}), announce)
+        origins = {**loaded.origins, "api.url": "demo", "api.token": "demo"}
+        settings = settings.model_copy(update={"api": api})
+        shown = replace(loaded, settings=settings, origins=origins).shown()
+        await serve(settings, announce, shown)
 
 
 @asynccontextmanager

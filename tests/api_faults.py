@@ -51,6 +51,11 @@ DAMAGE: tuple[tuple[str, Any], ...] = (
     ("systemMetrics.cpuUtilization.mean", 1.5),
     ("name", 7),
     ("agentName", 7),
+    ("type", 7),
+    ("icmpPing.avgRtt", -1),
+    ("icmpPing.loss", 101),
+    ("agentScore.score", 101),
+    ("batteryMetrics.batteryLevelNormalizedPercent", 1.5),
 )
 """Fields that records may have, and values that are wrong for them."""
 
@@ -113,6 +118,11 @@ def _forbidden_group(request: ApiRequest) -> web.Response | None:
     return error(403, FORBIDDEN)(request) if request.params.get("aid") == "1002" else None
 
 
+def _no_expand(request: ApiRequest) -> web.Response | None:
+    return error(400, "Unknown expand")(request) if "expand" in request.params else None
+
+
+NO_EXPAND = Fault("no_expand", "400 for requests with `expand`", _no_expand)
 TEST_FAULTS = (
     Fault("forbidden", "403", error(403, FORBIDDEN)),
     Fault("forbidden_group", "403 for account group 1002 only", _forbidden_group),

@@ -1,25 +1,30 @@
 """What both versions of the API have in common: time ranges, pages, filters, and errors."""
 
+import math
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import dropwhile, islice
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
 from yarl import URL
 
-from exporter.simulator.world import DAY, HOUR, ROUND_SECONDS, Agent, Session, World
+from exporter.simulator.world import DAY, HOUR, PROBE_ROUND_SECONDS, ROUND_SECONDS, Agent, World
 
 T = TypeVar("T")
 Payload = dict[str, Any]
+Filters = Mapping[str, list[str]]
 
 RETENTION = 30 * DAY
 UNITS = {"": 1, "s": 1, "m": 60, "h": HOUR, "d": DAY, "w": 7 * DAY}
 JSON, PROBLEM_JSON = "application/json", "application/problem+json"
+NAMES = ("startDate", "endDate", "cursor"), ("from", "to", "pageId")
+"""Names of the parameters of listings, of v7 and v6."""
 TITLES = {400: "Bad Request", 403: "Forbidden", 429: "Too Many Requests"}
 
 
@@ -32,7 +37,6 @@ class ApiRequest:
 
     number: int
     time: float
-    method: str
     url: URL
     path: str
     params: Mapping[str, str]
@@ -76,27 +80,42 @@ def account_group(request: ApiRequest, world: World) -> int:
     return aids[aid]
 
 
-def session_page(
-    request: ApiRequest,
-    world: World,
-    names: tuple[str, str, str],
-    default: tuple[float, float],
-    filters: Mapping[str, list[str]],
-    network: bool,
-) -> tuple[Position, list[Session], URL | None]:
-    """Return a page's position, its user or network sessions, and the link to the next page."""
-    if unknown := filters.keys() - FILTERS.keys():
+class Listing(NamedTuple):
+    """A listing of records in rounds of `seconds`; `records` is a method of `World`."""
+
+    records: Callable[[World, int, float, float, float], Iterator[Any]]
+    accepts: Callable[[Any], bool]
+    filters: Mapping[str, Callable[[Any], str | None]]
+    seconds: int = ROUND_SECONDS
+    max_seconds: float = math.inf
+
+
+def page_of(
+    listing: Listing, request: ApiRequest, world: World, filters: Filters, seconds: int = 0
+) -> tuple[Position, list[Any], URL | None]:
+    """Return a page's position, its records, and the link to the next page.
+
+    The default of the time range is the last `seconds`, or the last complete round if 0.
+    """
+    if unknown := filters.keys() - listing.filters.keys():
         raise ValueError(f"Unrecognized field {min(unknown)!r} in searchFilters")
+    names = NAMES[request.is_v6]
     cursor = request.params.get(names[2])
+    end = request.time if seconds else request.time // listing.seconds * listing.seconds - 1
+    default = end - seconds if seconds else end - listing.seconds + 1, end
     position = from_cursor(cursor, Position) if cursor else _range(request, names, default)
+    if position.end - position.start > listing.max_seconds:
+        raise ValueError(f"The time range is longer than {listing.max_seconds / HOUR:g} hours")
     request.cursor = names[2], to_cursor(position)
     first = position.date, position.id
     start = max(position.start, position.date)
     aid = account_group(request, world)
-    sessions = world.sessions(aid, start, position.end, position.now)
-    rest = dropwhile(lambda s: (s.date, s.id) < first, sessions)
-    listing = (s for s in rest if (s.measured if network else s.listed) and matches(s, filters))
-    page = list(islice(listing, request.page_size + 1))
+    records = listing.records(world, aid, start, position.end, position.now)
+    rest = dropwhile(lambda r: (r.date, r.id) < first, records)
+    tests = [(listing.filters[key], values) for key, values in filters.items()]
+    accepted = filter(listing.accepts, rest)
+    found = (r for r in accepted if all(field(r) in values for field, values in tests))
+    page = list(islice(found, request.page_size + 1))
     if len(page) <= request.page_size:
         return position, page, None
     beyond = page.pop()
@@ -129,26 +148,16 @@ def _timestamp(text: str) -> float:
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
-def last_round(now: float) -> tuple[float, float]:
-    """Return the time range of the last complete round."""
-    start = now // ROUND_SECONDS * ROUND_SECONDS - ROUND_SECONDS
-    return start, start + ROUND_SECONDS - 1
-
-
-def agent_page(
-    request: ApiRequest, world: World, cursor_name: str
-) -> tuple[list[Agent], int, URL | None]:
+def agent_page(request: ApiRequest, world: World) -> tuple[list[Agent], int, URL | None]:
     """Return a page of agents, their total number, and the link to the next page."""
     listing = world.agents_of(account_group(request, world), request.time)
-    size = int(request.params.get("max", request.page_size))
-    cursor = request.params.get(cursor_name, to_cursor(-1))
-    request.cursor = cursor_name, cursor
-    last = from_cursor(cursor, int)
-    rest = [agent for agent in listing if agent.number > last]
-    page = rest[: max(1, size)]
-    if len(rest) == len(page):
-        return page, len(listing), None
-    return page, len(listing), request.url.update_query({cursor_name: to_cursor(page[-1].number)})
+    name = NAMES[request.is_v6][2]
+    cursor = request.params.get(name, to_cursor(0))
+    request.cursor = name, cursor
+    start = from_cursor(cursor, int)
+    end = start + max(1, int(request.params.get("max", request.page_size)))
+    link = request.url.update_query({name: to_cursor(end)}) if end < len(listing) else None
+    return listing[start:end], len(listing), link
 
 
 def to_cursor(value: object) -> str:
@@ -161,30 +170,31 @@ def from_cursor(cursor: str, type_: type[T]) -> T:
     return msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=type_)
 
 
-FILTERS: dict[str, Callable[[Session], str | None]] = {
-    "agentId": lambda s: s.agent.id,
-    "bssid": lambda s: s.network.bssid,
-    "connection": lambda s: "wireless" if s.network.ssid else "ethernet",
+FILTERS: dict[str, Callable[[Any], str | None]] = {
+    "agentId": lambda r: r.agent.id,
+    "bssid": lambda r: r.network.bssid,
+    "connection": lambda r: "wireless" if r.network.ssid else "ethernet",
+    "gateway": lambda r: r.network.gateway,
+    "location": lambda r: r.agent.office.location,
+    "networkId": lambda r: r.network.id,
+    "nicDriverVersion": lambda r: r.agent.hardware["nicDriverVersion"],
+    "nicModel": lambda r: r.agent.hardware["nicModel"],
+    "platform": lambda r: r.agent.hardware["platform"],
+    "proxyTarget": lambda r: r.agent.proxy(r.network),
+    "ssid": lambda r: r.network.ssid,
+    "vpnTarget": lambda r: r.agent.vpn(r.network),
+}
+"""The keys of `searchFilters` of all listings, and what each one is compared with."""
+SESSION_FILTERS: dict[str, Callable[[Any], str | None]] = FILTERS | {
     "destinationIp": lambda s: s.site.address,
     "domain": lambda s: s.site.host.partition(".")[2],
-    "gateway": lambda s: s.network.gateway,
-    "location": lambda s: s.agent.office.location,
-    "networkId": lambda s: s.network.id,
-    "nicDriverVersion": lambda s: s.agent.hardware["nicDriverVersion"],
-    "nicModel": lambda s: s.agent.hardware["nicModel"],
-    "platform": lambda s: s.agent.hardware["platform"],
-    "proxyTarget": lambda s: s.proxy.target if s.proxy else None,
-    "ssid": lambda s: s.network.ssid,
     "trigger": lambda s: s.trigger,
     "visitedSite": lambda s: s.site.host,
-    "vpnTarget": lambda s: s.vpn.target if s.vpn else None,
 }
-"""The keys of `searchFilters`, and what each one is compared with."""
-
-
-def matches(session: Session, filters: Mapping[str, list[str]]) -> bool:
-    """Return whether a session has one of the values of each filter."""
-    return all(FILTERS[key](session) in values for key, values in filters.items())
+PROBE_FILTERS = FILTERS | {"type": attrgetter("type")}
+USER_SESSIONS = Listing(World.sessions, attrgetter("listed"), SESSION_FILTERS)
+NETWORK_SESSIONS = Listing(World.sessions, attrgetter("measured"), SESSION_FILTERS)
+PROBES = Listing(World.probes, bool, PROBE_FILTERS, PROBE_ROUND_SECONDS, 12 * HOUR)
 
 
 def without_none(record: Payload) -> Payload:

@@ -91,7 +91,7 @@ def _empty(_request: ApiRequest, payload: Payload) -> None:
 
 
 def _no_networks(request: ApiRequest, payload: Payload) -> None:
-    if "network" in request.path:
+    if "/network" in request.path:
         _empty(request, payload)
 
 

@@ -103,7 +103,6 @@ class Simulator:
         return ApiRequest(
             number=next(self._numbers),
             time=self.clock(),
-            method=request.method,
             url=request.url,
             path=request.path,
             params={name: ",".join(request.query.getall(name)) for name in request.query},

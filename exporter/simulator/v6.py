@@ -10,12 +10,12 @@ from exporter.simulator import api, v7
 from exporter.simulator.api import ApiRequest, Payload
 from exporter.simulator.world import ORGANIZATION, Agent, Session, World
 
-NAMES = ("from", "to", "pageId")  # parameters of listings of sessions
 SESSION = {"id": "userSessionId", "sourceAddress": "sourceAddr", "organizationName": "orgName"}
 AGENT = {"id": "agentId", "name": "agentName", "createdAt": "createdTime"}
 V7_ONLY = (  # noqa: SIM905
     "pageId vpn proxy platform freeDiskSpaceNormalized serialNumber nicModel nicDriverVersion "
-    "asnDetails licenseType _links"
+    "asnDetails licenseType batteryMetrics agentExplainabilityFailures networkInterfaceProfiles "
+    "_links"
 ).split()
 DATES = ("date", "committed", "lastSeen", "createdAt")
 CASE_INSENSITIVE = {"connection", "platform", "trigger"}  # filters: `Wireless` is `wireless`
@@ -37,15 +37,12 @@ def sessions(request: ApiRequest, world: World, *, network: bool) -> Payload:
     filters = {each.key: each.values for each in body.get("searchFilters", [])}
     for key in filters.keys() & CASE_INSENSITIVE:
         filters[key] = [value.lower() for value in filters[key]]
-    default = api.last_round(request.time)
-    position, page, next_link = api.session_page(request, world, NAMES, default, filters, network)
+    listing, name, convert = NETWORKS if network else USERS
+    position, page, next_link = api.page_of(listing, request, world, filters)
     start, end = (_date(api.iso_date(when)) for when in (position.start, position.end))
     time_range = {"from": start, "to": end}
     payload: Payload = {**time_range} if position.explicit else {}
-    if network:
-        payload["networkSessions"] = [network_session(session) for session in page]
-    else:
-        payload["userSessions"] = [user_session(session) for session in page]
+    payload[name] = [convert(session) for session in page]
     payload["pages"] = {"current": position.page}
     if next_link:  # it has a fixed range instead of a window
         payload["pages"]["next"] = str(next_link.update_query(time_range))
@@ -68,6 +65,10 @@ def network_session(session: Session) -> Payload:
     return record
 
 
+USERS = api.USER_SESSIONS, "userSessions", user_session
+NETWORKS = api.NETWORK_SESSIONS, "networkSessions", network_session
+
+
 def _converted(record: Payload, names: dict[str, str]) -> Payload:
     return {
         names.get(name, name): _date(value) if name in DATES else value
@@ -82,7 +83,7 @@ def _date(iso_date: str) -> str:
 
 def agents(request: ApiRequest, world: World) -> Payload:
     """Return a page of agents."""
-    page, _, next_link = api.agent_page(request, world, "pageId")
+    page, _, next_link = api.agent_page(request, world)
     records = [agent_record(agent, request) for agent in page]
     return {"endpointAgents": records, "pages": {"next": str(next_link)} if next_link else {}}
 
@@ -111,12 +112,12 @@ def account_groups(_request: ApiRequest, world: World) -> Payload:
 
 SUFFIX = r"{suffix:(\.json)?}"
 SESSIONS = f"/v6/endpoint-data/user-sessions{SUFFIX}"
-NETWORKS = f"/v6/endpoint-data/user-sessions/network{SUFFIX}"
+SESSION_NETWORKS = f"/v6/endpoint-data/user-sessions/network{SUFFIX}"
 ROUTES: tuple[tuple[str, str, api.Endpoint, str], ...] = (
     ("GET", SESSIONS, partial(sessions, network=False), api.JSON),
     ("POST", SESSIONS, partial(sessions, network=False), api.JSON),
-    ("GET", NETWORKS, partial(sessions, network=True), api.JSON),
-    ("POST", NETWORKS, partial(sessions, network=True), api.JSON),
+    ("GET", SESSION_NETWORKS, partial(sessions, network=True), api.JSON),
+    ("POST", SESSION_NETWORKS, partial(sessions, network=True), api.JSON),
     ("GET", f"/v6/endpoint-agents{SUFFIX}", agents, api.JSON),
     ("GET", f"/v6/account-groups{SUFFIX}", account_groups, api.JSON),
 )

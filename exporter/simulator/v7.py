@@ -1,7 +1,8 @@
 """Endpoints of version 7 of the API, with the schemas of the ThousandEyes API v7 reference."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from aiohttp import web
 from msgspec import to_builtins
@@ -9,23 +10,23 @@ from msgspec.json import decode
 
 from exporter.simulator import api
 from exporter.simulator.api import ApiRequest, Payload, iso_date
-from exporter.simulator.world import HOUR, ORGANIZATION, Agent, NetworkMetrics, Session, World
+from exporter.simulator.world import ORGANIZATION, SLOW_VPN, Agent, Network, Probe, Session, World
 
 AGENT = {"status": "enabled", "deleted": False, "numberOfClients": 1, "agentType": "endpoint"}
-NAMES = ("startDate", "endDate", "cursor")  # parameters of listings of sessions
+Convert = Callable[[Any], Payload]
+PORTS = {"dns": 53, "vpn": 443, "proxy": 8080}
 BODY = dict[Literal["searchFilters"], dict[str, list[str]]]
 
 
-def sessions(request: ApiRequest, world: World, *, network: bool) -> Payload:
-    """Return a page of real user tests (default: last hour) or of their networks (last round)."""
+def results(
+    listing: api.Listing, convert: Convert, seconds: int, request: ApiRequest, world: World
+) -> Payload:
+    """Return a page of test results, by default of the last `seconds`, or the last round if 0."""
     if request.body and not request.headers.get("Content-Type", "").startswith(api.JSON):
         raise web.HTTPUnsupportedMediaType
-    now = request.time
     filters = decode(request.body or b"{}", type=BODY).get("searchFilters", {})
-    default = api.last_round(now) if network else (now - HOUR, now)
-    position, page, next_link = api.session_page(request, world, NAMES, default, filters, network)
-    convert = network_session if network else user_session
-    payload: Payload = {"results": [convert(session) for session in page], "_links": {}}
+    position, page, next_link = api.page_of(listing, request, world, filters, seconds)
+    payload: Payload = {"results": [convert(record) for record in page], "_links": {}}
     if position.explicit:
         payload |= {"startDate": iso_date(position.start), "endDate": iso_date(position.end)}
     if next_link:
@@ -60,24 +61,73 @@ def network_session(session: Session) -> Payload:
         "agentId": session.agent.id,
         "roundId": session.round_id,
         "date": iso_date(session.date),
-        "destination": _network_metrics(session.destination),
-        "vpn": _network_metrics(session.vpn),
-        "proxy": _network_metrics(session.proxy),
+        "destination": _path(session.destination),
+        "vpn": _path(session.vpn),
+        "proxy": _path(session.proxy),
         "systemMetrics": to_builtins(session.system),
     }
     return api.without_none(record)
 
 
-def _network_metrics(metrics: NetworkMetrics | None) -> Payload | None:
-    record: Payload | None = to_builtins(metrics)
+def _path(ping: object) -> Payload | None:
+    record: Payload | None = to_builtins(ping)
     if record:
         record.pop("maxRtt", None)
     return record
 
 
+def local_network(probe: Probe) -> Payload:
+    """Return a record of the listing of topologies of local networks."""
+    agent, network, ping = probe.agent, probe.network, probe.ping
+    latency, jitter, loss = ping.latency or 0, ping.jitter or 0, ping.loss or 0.0
+    cpu, memory = probe.system.cpu_utilization, probe.system.physical_memory_used_bytes.mean
+    memory /= probe.system.physical_memory_total_bytes
+    blocked = network.blocks_ping and ping.target == network.gateway
+    signal = agent.signal(network, probe.date)
+    icmp = {"avgRtt": latency, "minRtt": latency * 4 // 5, "maxRtt": int(ping.max_rtt or 0)}
+    icmp = {} if blocked else icmp | {"meanDevRtt": jitter}
+    lost = 10 if blocked else int(loss) // 10
+    record: Payload = {
+        "agentId": agent.id,
+        "networkTopologyId": f"{agent.aid:05}:{network.id}:{probe.round_id}:{agent.id[:8]}",
+        "roundId": probe.round_id,
+        "date": iso_date(probe.date),
+        "type": probe.type,
+        "target": ping.target,
+        "targetPort": PORTS.get(probe.type, 80),
+        "icmpPing": {**icmp, "loss": 10.0 * lost, "pktsSent": 10, "pktsReceived": 10 - lost},
+        "isIcmpBlocked": blocked,
+        "systemMetrics": to_builtins(probe.system),
+        "agentScore": _score(1 - (0.5 * cpu.mean**3 if cpu else 0) - 0.4 * memory**6),
+        "connectionScore": _score(1 if signal is None else signal / 50 + 2),
+        "batteryMetrics": _battery(agent, probe.date),
+        "platform": agent.hardware["platform"],
+    }
+    if probe.type in {"gateway", "vpn", "proxy"}:
+        record[f"{probe.type}Score"] = _score(1 - latency / 400 - jitter / 200 - loss / 50)
+    if blocked or probe.type in {"vpn", "proxy"}:
+        record["tcpConnect"] = {"rtt": round(latency * 1.06, 3)}
+    if probe.type == "dns":
+        record["dnsServerTest"] = {"resolutionTime": 8 + jitter + network.dns_delay_ms}
+    return record
+
+
+def _score(ratio: float) -> Payload:
+    score = round(100 * max(0.0, min(1.0, ratio)), 1)
+    quality = "great" if score >= 80 else "good" if score >= 50 else "poor"
+    return {"score": score, "quality": quality}
+
+
+def _battery(agent: Agent, when: int) -> Payload:
+    """Return the state of a battery, which is full on Ethernet."""
+    used = (when / 3600 + agent.number) % 8 / 10 if agent.network(when).ssid else 0
+    level = "high" if used < 0.4 else "medium" if used < 0.7 else "low"
+    return {"batteryLevel": level, "batteryLevelNormalizedPercent": round(1 - used, 3)}
+
+
 def agents(request: ApiRequest, world: World) -> Payload:
     """Return a page of agents."""
-    page, total, next_link = api.agent_page(request, world, "cursor")
+    page, total, next_link = api.agent_page(request, world)
     links = {"self": {"href": str(request.url)}}
     if next_link:
         links["next"] = {"href": str(next_link)}
@@ -90,6 +140,7 @@ def agent_record(agent: Agent, request: ApiRequest) -> Payload:
     user = {"userName": agent.user_name, "userPrincipalName": f"{agent.user_name}@example.com"}
     now = int(request.time)
     network = agent.network(now)
+    failures = [{"reasonCode": agent.failure}] if agent.failure else []
     record: Payload = {
         **AGENT,
         **agent.hardware,
@@ -106,11 +157,51 @@ def agent_record(agent: Agent, request: ApiRequest) -> Payload:
         "licenseType": agent.license_type,
         "totalMemory": f"{agent.memory_mb} MB",
         "asnDetails": {"asNumber": network.as_number, "asName": network.organization},
+        "batteryMetrics": _battery(agent, now),
+        "agentExplainabilityFailures": failures,
         "_links": {"self": {"href": f"{request.url.origin()}/v7/endpoint/agents/{agent.id}"}},
     }
-    if "clients" in request.params.get("expand", "").split(","):
+    expand = request.params.get("expand", "").split(",")
+    if "clients" in expand:
         record["clients"] = [{"userProfile": user}]
+    if "networkInterfaceProfiles" in expand:
+        record["networkInterfaceProfiles"] = _interface_profiles(agent, network, now)
+    if "vpnProfiles" in expand:
+        record["vpnProfiles"] = _vpn_profiles(agent, network)
     return record
+
+
+def _interface_profiles(agent: Agent, network: Network, now: int) -> list[Payload]:
+    """Return the network interfaces of an agent; only the one in use has a gateway."""
+    address = f"{network.gateway.rpartition('.')[0]}.{agent.number % 250 + 2}"
+    gateway = {"gateway": network.gateway, "routerHardwareAddress": "02:00:5e:10:01:01"}
+    wifi = {"ssid": network.ssid, "bssid": network.bssid, "channel": 36, "phyMode": "802.11ax"}
+    wifi |= {"rssi": agent.signal(network, now)}
+    cable = {"linkSpeed": 100 if agent.number % 7 == 0 else 1000}
+    vpns = [p["vpnClientAddresses"][0] for p in _vpn_profiles(agent, network)]
+    found = [_interface("virtual", vpn, {}) for vpn in vpns]
+    if network.ssid:
+        return [*found, _interface("wireless", address, gateway, wirelessProfile=wifi)]
+    idle = _interface("wireless", "169.254.7.7", {})
+    return [idle, _interface("ethernet", address, gateway, ethernetProfile=cable), *found]
+
+
+def _interface(kind: str, ip: str, gateway: Payload, **profile: Payload) -> Payload:
+    address = {"addressType": "unique-local", "ipAddress": ip, "prefixLength": 24, **gateway}
+    name = {"interfaceName": f"{kind}0", "hardwareType": kind, "addressProfiles": [address]}
+    return name | profile
+
+
+def _vpn_profiles(agent: Agent, network: Network) -> list[Payload]:
+    gateway, number = agent.vpn(network), agent.number
+    profile = {
+        "interfaceName": "virtual0",
+        "vpnType": "cisco-anyconnect" if gateway == SLOW_VPN else "palo-alto-globalprotect",
+        "vpnGatewayAddress": gateway,
+        "vpnClientAddresses": [f"10.100.{number >> 8 & 255}.{number & 255}"],
+        "vpnClientNetworkRange": ["10.100.0.0/16"],
+    }
+    return [profile] if gateway else []
 
 
 def account_groups(request: ApiRequest, world: World) -> Payload:
@@ -130,10 +221,14 @@ def account_groups(request: ApiRequest, world: World) -> Payload:
 
 
 HAL_JSON = "application/hal+json;charset=UTF-8"
-TESTS = "/v7/endpoint/test-results/real-user-tests"
+TESTS = "/v7/endpoint/test-results"
+USERS = partial(results, api.USER_SESSIONS, user_session, 3600)
+NETWORKS = partial(results, api.NETWORK_SESSIONS, network_session, 0)
+PROBES = partial(results, api.PROBES, local_network, 0)
 ROUTES: tuple[tuple[str, str, api.Endpoint, str], ...] = (
-    ("POST", f"{TESTS}/filter", partial(sessions, network=False), api.JSON),
-    ("POST", f"{TESTS}/networks/filter", partial(sessions, network=True), api.JSON),
+    ("POST", f"{TESTS}/real-user-tests/filter", USERS, api.JSON),
+    ("POST", f"{TESTS}/real-user-tests/networks/filter", NETWORKS, api.JSON),
+    ("POST", f"{TESTS}/local-networks/topologies/filter", PROBES, api.JSON),
     ("GET", "/v7/endpoint/agents", agents, HAL_JSON),
     ("GET", "/v7/account-groups", account_groups, HAL_JSON),
 )

@@ -1,27 +1,20 @@
-"""A simulated company: its agents, the sites that they visit, and the sessions of every minute.
+"""A simulated company: its agents, their local networks, and the sessions at the sites they visit.
 
 Everything is a function of the seed and the time. The sessions of a minute depend on the seed, the
 account group and the minute alone: the same range always has the same sessions, in both versions of
 the API. Field names and units follow the ThousandEyes API v7 reference. Addresses, names and AS
 numbers are reserved for documentation and tests (RFC 2544, 2606, 5398 and 5737).
 
-What dashboards and alerts should find:
-
-- one site is **degraded** for 20 minutes of each hour: high latency, jitter and loss, low scores;
-- one office has a **slow** link, all day and to all sites;
-- one laptop is **overloaded**: its CPU and memory are full;
-- one agent has **bad Wi-Fi**: packet loss of 10 % or more in most sessions;
-- working from home through the **VPN** adds latency.
+Dashboards and alerts should find the `PROBLEMS` of the company, and that working from home through
+the VPN adds latency. Sessions and local networks show the same causes.
 """
 
 # ruff: noqa: S311, SIM905  pseudo-random numbers, and lists of words
 
 import math
 from base64 import b64encode
-from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from copy import copy
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from operator import attrgetter
 from random import Random
@@ -34,34 +27,63 @@ DAY = 24 * HOUR
 ROUND_SECONDS = 60
 SESSION_SECONDS = 120  # in which the number of pages of a session grows
 MAX_COMMIT_DELAY = 240  # seconds from a session to its commit
-DEGRADED_SECONDS = 1200  # of each hour
+FIRST_DEGRADED_SECONDS, DEGRADED_SECONDS = 2400, 1200  # of the first hour, of each later one
 BUSY_SECONDS = 600  # agents are busy or idle for this long: sessions come in bursts
 BUSY_SESSIONS = (0, 0, 1, 1, 1, 2, 3)  # of a busy agent in one minute, equally likely
 NIGHT, DAYTIME, WORKING_HOURS = 0.24, 0.5, 0.75  # share of the agents that are busy
 CACHED_ROUNDS = 32
-VPN_GATEWAY, VPN_DETOUR_MS = "203.0.113.250", 45
+PROBE_ROUND_SECONDS = 300
+VPN_MS, VPN_DETOUR_MS, PROXY_MS = 18, 45, 6
+TARGETS = {"gateway": 2, "dns": 3, "vpn": VPN_MS, "proxy": PROXY_MS, "unknown": 2}  # distance, ms
+SLOW_VPN, OTHER_VPN = "203.0.113.250", "203.0.113.251"
+FAILURES = {2: "dns_failure", 12: "certificate_failure"}
+PROBLEMS = {
+    "degraded_site": "high latency, jitter and loss, and low scores of a site, every hour",
+    "slow_gateway": "high latency in an office, at its gateway and to all sites",
+    "overloaded_laptop": "full CPU and memory of a laptop",
+    "weak_wifi": "a weak signal and packet loss in some homes",
+    "slow_vpn": "high latency of a VPN gateway, and through it, from 9:00 to 10:30 UTC",
+    "failing_agents": "two agents that cannot measure local networks",
+    "lossy_gateway": "packet loss in an office, at its gateway and to all sites",
+    "slow_dns": "a slow DNS server in an office",
+}
+DEFAULT_PROBLEMS = frozenset(PROBLEMS) - {"lossy_gateway", "slow_dns"}
+OFFICE_PROBLEMS = {"slow_gateway": "delay_ms", "lossy_gateway": "loss", "slow_dns": "dns_delay_ms"}
 
 
 class Network(Struct, frozen=True, gc=False):
-    """A network that a laptop is connected to; `ssid` and `bssid` are `None` on Ethernet."""
+    """A network that a laptop is connected to; `ssid` and `bssid` are `None` on Ethernet.
+
+    `delay_ms` and up to `jitter_ms` are added to every round trip; if `loss` is not 0, it is the
+    share of pings with packet loss.
+    """
 
     id: str
     gateway: str
     public_ip: str
     as_number: int
     organization: str
+    dns: str
     ssid: str | None = None
     bssid: str | None = None
+    blocks_ping: bool = False
+    delay_ms: int = 0
+    jitter_ms: int = 0
+    loss: float = 0.0
+    dns_delay_ms: int = 0
 
 
 class Office(Struct, frozen=True, gc=False):
-    """A city; `utc_offset` in hours, `delay_ms` is what its link adds to every round trip."""
+    """A city; `utc_offset` in hours; `delay_ms`, `loss` and `dns_delay_ms` may be problems."""
 
     code: str
     location: str
     utc_offset: float
     delay_ms: int = 0
+    loss: float = 0.0
+    dns_delay_ms: int = 0
     proxy: str | None = None
+    vpn: str = SLOW_VPN
 
     def local(self, when: int) -> tuple[int, int]:
         """Return the weekday (0 is Monday) and the hour at Unix time `when`."""
@@ -81,11 +103,11 @@ class Office(Struct, frozen=True, gc=False):
 OFFICES = (
     Office("LON", "London, England, UK", 0),
     Office("BLR", "Bengaluru, Karnataka, India", 5.5, delay_ms=230),
-    Office("SFO", "San Francisco, California, US", -8),
+    Office("SFO", "San Francisco, California, US", -8, vpn=OTHER_VPN),
     Office("BER", "Berlin, Germany", 1, proxy="203.0.113.240"),
     Office("SYD", "Sydney, New South Wales, Australia", 10),
-    Office("NYC", "New York, New York, US", -5),
-    Office("SAO", "São Paulo, Brazil", -3),
+    Office("NYC", "New York, New York, US", -5, dns_delay_ms=440, vpn=OTHER_VPN),
+    Office("SAO", "São Paulo, Brazil", -3, loss=0.7, vpn=OTHER_VPN),
     Office("SIN", "Singapore", 8),
 )
 
@@ -94,7 +116,8 @@ def _office_network(office: Office, wireless: bool) -> Network:
     n = OFFICES.index(office) + 1
     id_ = f"0a5e{n:08x}" if wireless else f"0a5f{n:08x}"
     wifi = ("Example Office", f"02:00:5e:10:00:{n:02x}") if wireless else ()
-    return Network(id_, f"10.{n}.0.1", f"203.0.113.{n}", 64496, ORGANIZATION, *wifi)
+    dns = f"10.{n}.0.53"
+    return Network(id_, f"10.{n}.0.1", f"203.0.113.{n}", 64496, ORGANIZATION, dns, *wifi)
 
 
 def _home_network(rng: Random, number: int, wireless: bool) -> Network:
@@ -103,18 +126,17 @@ def _home_network(rng: Random, number: int, wireless: bool) -> Network:
     gateway = "192.168.1.1" if rng.random() < 0.6 else "192.168.178.1"
     address = f"198.19.{number >> 8 & 255}.{number & 255}"
     wifi = (f"home-{number:05}", f"02:{rng.randbytes(5).hex(':')}") if wireless else ()
-    return Network(id_, gateway, address, 64497 + provider, PROVIDERS[provider], *wifi)
+    return Network(id_, gateway, address, 64497 + provider, PROVIDERS[provider], gateway, *wifi)
 
 
 class Site:
     """A host that agents visit; `distance_ms` is its normal round-trip time.
 
     `ping` is `answered`, `blocked` (its sessions have only the address of the destination) or
-    `absent` (no `destination` at all). The second site is degraded from the second `degraded_at` of
-    each hour; for others, this is `None`.
+    `absent` (no `destination` at all). `degraded_at` is `None` for all sites but one.
     """
 
-    def __init__(self, rng: Random, number: int, degraded_at: int) -> None:
+    def __init__(self, rng: Random, number: int, degraded_at: int | None) -> None:
         copy, index = divmod(number, len(HOSTS) * len(DOMAINS))
         name, domain = HOSTS[index % len(HOSTS)], DOMAINS[index // len(HOSTS)]
         self.host = f"{name}{copy + 1 if copy else ''}.{domain}"
@@ -122,29 +144,32 @@ class Site:
         self.address = f"198.18.{number >> 8 & 255}.{number & 255}"
         self.distance_ms = rng.randrange(8, 60)
         self.ping = {4: "blocked", 11: "absent"}.get(number % 13, "answered")
-        self.degraded_at = degraded_at if number == 1 else None
+        self.degraded_at = degraded_at
 
     def degradation(self, when: int) -> float:
         """Return the degree of degradation at Unix time `when`, from 0 (none) to 1."""
-        if self.degraded_at is None:
+        if self.degraded_at is None or when < self.degraded_at:
             return 0.0
-        elapsed = (when - self.degraded_at) % HOUR
-        return math.sin(math.pi * (elapsed + 60) / 1320) if elapsed < DEGRADED_SECONDS else 0.0
+        hours, elapsed = divmod(when - self.degraded_at, HOUR)
+        length = DEGRADED_SECONDS if hours else FIRST_DEGRADED_SECONDS
+        phase = max(min(elapsed, DEGRADED_SECONDS // 2), elapsed - length + DEGRADED_SECONDS)
+        return math.sin(math.pi * (phase + 60) / 1320) if elapsed < length else 0.0
 
 
 class Agent:
     """A laptop; `created_at` in Unix seconds, `cpu_load` and `memory_load` from 0 to 1.
 
-    In the first account group, the first is overloaded, and the second has bad Wi-Fi. `hardware`
-    has further fields of the listing of agents.
+    `failure` is why it cannot measure local networks. `hardware` has more fields of the listing.
     """
 
-    def __init__(self, rng: Random, number: int, account_groups: int) -> None:
+    def __init__(
+        self, rng: Random, number: int, account_groups: int, problems: Collection[str]
+    ) -> None:
+        rank, group = divmod(number, account_groups)
+        first, second = number == 0, number == account_groups
         self.number = number
-        self.aid = 1001 + number % account_groups
-        self.overloaded = number == 0
-        self.bad_wifi = number == account_groups
-        self.office = OFFICES[number // account_groups % len(OFFICES)]
+        self.aid = 1001 + group
+        self.office = OFFICES[rank % len(OFFICES)]
         given, family = rng.choice(GIVEN_NAMES), rng.choice(FAMILY_NAMES)
         kind, *hardware = rng.choice(MACS if rng.random() < 0.4 else PCS)
         self.name = f"{given}-{family}-{kind}".lower()
@@ -155,21 +180,46 @@ class Agent:
         self.serial_number = f"{rng.getrandbits(40):010X}"
         self.version = rng.choice(VERSIONS)
         self.license_type = "essentials" if rng.random() < 0.25 else "advantage"
-        self.memory_mb = 8192 if self.overloaded else rng.choice((8192, 16384, 16384, 32768))
+        self.memory_mb = 8192 if first else rng.choice((8192, 16384, 16384, 32768))
         self.created_at = 1_700_000_000 + rng.randrange(300) * DAY + rng.randrange(DAY)
-        self.office_network = _office_network(self.office, self.bad_wifi or rng.random() < 0.7)
-        self.home_network = _home_network(rng, number, self.bad_wifi or rng.random() < 0.9)
+        office_network = _office_network(self.office, second or rng.random() < 0.7)
+        home_network = _home_network(rng, number, second or rng.random() < 0.9)
         self.office_days = rng.sample(range(5), k=3)
-        self.uses_vpn = rng.random() < 0.35 and not (self.overloaded or self.bad_wifi)
-        self.reports_cpu = self.overloaded or rng.random() < 0.92
-        self.cpu_load = 0.92 if self.overloaded else 0.04 + 0.4 * rng.random()
-        self.memory_load = 0.96 if self.overloaded else 0.35 + 0.35 * rng.random()
+        self.uses_vpn = rng.random() < 0.35 and not (first or second)
+        self.reports_cpu = first or rng.random() < 0.92
+        self.cpu_load = 0.2 if first else 0.04 + 0.4 * rng.random()
+        self.memory_load = 0.5 if first else 0.35 + 0.35 * rng.random()
+        self.overloaded = first and "overloaded_laptop" in problems
+        if self.overloaded:
+            self.cpu_load, self.memory_load = 0.92, 0.96
+        failing = "failing_agents" in problems and not group
+        self.failure = FAILURES.get(rank) if failing else None
+        active = (field for name, field in OFFICE_PROBLEMS.items() if name in problems)
+        link = {field: getattr(self.office, field) for field in active}
+        self.office_network = structs.replace(office_network, **link)
+        self.weak_wifi = "weak_wifi" in problems and rank % 25 == 1 and bool(home_network.ssid)
+        if self.weak_wifi:
+            link |= {"delay_ms": link.get("delay_ms", 0) + 40, "jitter_ms": 35, "loss": 0.6}
+        self.home_network = structs.replace(home_network, blocks_ping=number % 10 == 8, **link)
 
     def network(self, when: int) -> Network:
         """Return the network that it is connected to at Unix time `when`."""
         weekday, hour = self.office.local(when)
         in_office = 8 <= hour < 18 and weekday in self.office_days
         return self.office_network if in_office else self.home_network
+
+    def vpn(self, network: Network) -> str | None:
+        """Return the address of its VPN gateway, `None` where it does not use one."""
+        return self.office.vpn if self.uses_vpn and network is self.home_network else None
+
+    def proxy(self, network: Network) -> str | None:
+        """Return the address of its proxy, `None` where it does not use one."""
+        return self.office.proxy if network is self.office_network else None
+
+    def signal(self, network: Network, when: int) -> int | None:
+        """Return the signal strength of its Wi-Fi in dBm, `None` on Ethernet."""
+        strength = (-83 if network.jitter_ms else -46 - self.number % 14) + when // HOUR % 5 - 2
+        return strength if network.ssid else None
 
 
 class NetworkMetrics(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -232,13 +282,28 @@ class Session(Struct, frozen=True, gc=False):
         return structs.replace(self, pages=1 + int((self.pages - 1) * age / SESSION_SECONDS))
 
 
+class Probe(Struct, frozen=True, gc=False):
+    """Pings to a gateway, DNS server, VPN gateway or proxy; `id` increases with `date`."""
+
+    id: str
+    agent: Agent
+    network: Network
+    type: str
+    round_id: int
+    date: int
+    committed: int
+    ping: NetworkMetrics
+    system: SystemMetrics
+
+
 class World:
     """A company of a given seed and size.
 
     `groups` maps account group ids to names; the first is that of the token's user. The size of a
     round is `sessions_per_minute` in each account group; by default, it depends on the local time.
-    `vanished` maps agent ids to the Unix time from which they are not listed and have no sessions;
-    other agents do not change. One site is degraded from the second `degraded_at` of each hour.
+    The company has the `problems`, by default all but the lossy gateway and the slow DNS server;
+    `()` is a healthy one. Its second site is degraded for 40 minutes from the Unix time
+    `degraded_at`, then for 20 minutes of each hour.
     """
 
     def __init__(
@@ -248,35 +313,27 @@ class World:
         sites: int = 20,
         account_groups: int = 1,
         sessions_per_minute: int | None = None,
-        vanished: Mapping[str, float] | None = None,
         degraded_at: int = 1200,
+        problems: Collection[str] = DEFAULT_PROBLEMS,
     ) -> None:
         if min(agents, sites, account_groups) < 1:
             raise ValueError("agents, sites and account_groups must be at least 1")
+        if unknown := {*problems} - PROBLEMS.keys():
+            raise ValueError(f"unknown problems: {', '.join(unknown)}")
         self.seed = seed
         self.sessions_per_minute = sessions_per_minute
-        self.vanished = vanished or {}
+        self.problems = problems
         names = [f"Example {DEPARTMENTS[n % 10]} {n // 10 + 1}" for n in range(account_groups)]
         self.groups = {1001 + n: name.removesuffix(" 1") for n, name in enumerate(names)}
         rng = Random(f"{seed}/people")
-        self.agents = [Agent(rng, n, account_groups) for n in range(agents)]
+        self.agents = [Agent(rng, n, account_groups, problems) for n in range(agents)]
         rng = Random(f"{seed}/sites")
-        self.sites = [Site(rng, n, degraded_at) for n in range(sites)]
+        degraded = {1: degraded_at} if "degraded_site" in problems else {}
+        self.sites = [Site(rng, n, degraded.get(n)) for n in range(sites)]
 
-    def without(self, agent_ids: Iterable[str]) -> "World":
-        """Return the same world without these agents."""
-        return self.vanishing(dict.fromkeys(agent_ids, 0.0))
-
-    def vanishing(self, times: Mapping[str, float]) -> "World":
-        """Return the same world in which these agents vanish at the given Unix times."""
-        world = copy(self)
-        world.vanished = {**self.vanished, **times}
-        return world
-
-    def agents_of(self, aid: int, now: float) -> list[Agent]:
-        """Return the agents of an account group that have not vanished at Unix time `now`."""
-        agents = self.agents[aid - 1001 :: len(self.groups)]
-        return [a for a in agents if now <= self.vanished.get(a.id, math.inf)]
+    def agents_of(self, aid: int, now: float = math.inf) -> list[Agent]:
+        """Return the agents of an account group that exist at Unix time `now`."""
+        return [a for a in self.agents[aid - 1001 :: len(self.groups)] if a.created_at <= now]
 
     def sessions(self, aid: int, start: float, end: float, now: float) -> Iterator[Session]:
         """Yield the sessions of an account group from `start` to `end`, inclusive, by date.
@@ -287,8 +344,7 @@ class World:
         for round_id in range(first, math.floor(min(end, now)) + 1, ROUND_SECONDS):
             sessions = self.round(aid, round_id)
             if round_id < start or end < round_id + ROUND_SECONDS:
-                low = bisect_left(sessions, start, key=attrgetter("date"))
-                sessions = sessions[low : bisect_right(sessions, end, key=attrgetter("date"))]
+                sessions = tuple(s for s in sessions if start <= s.date <= end)
             if now < round_id + ROUND_SECONDS + MAX_COMMIT_DELAY:
                 sessions = tuple(s.at(now) for s in sessions if s.committed <= now)
             yield from sessions
@@ -297,87 +353,124 @@ class World:
     def round(self, aid: int, round_id: int) -> tuple[Session, ...]:
         """Return all sessions of the minute that starts at `round_id`, by date and id."""
         rng = Random(f"{self.seed}/{aid}/{round_id}")
-        found: list[Session] = []
-        for agent, count in self._counts(rng, aid, round_id):
-            found += self._minute(rng, agent, count, round_id)
-        if self.vanished:
-            found = [s for s in found if s.date <= self.vanished.get(s.agent.id, math.inf)]
+        busy = self._counts(rng, aid, round_id)
+        found = (s for agent, count in busy for s in self._minute(rng, agent, count, round_id))
         return tuple(sorted(found, key=attrgetter("date", "id")))
 
     def _counts(self, rng: Random, aid: int, round_id: int) -> Iterator[tuple[Agent, int]]:
         """Yield agents and their numbers of sessions in one round."""
-        agents = self.agents[aid - 1001 :: len(self.groups)]
         if self.sessions_per_minute:
+            agents = self.agents_of(aid)
             chosen = Counter(rng.choices(range(len(agents)), k=self.sessions_per_minute))
             yield from ((agents[n], count) for n, count in sorted(chosen.items()))
             return
-        busy = Random(f"{self.seed}/{aid}/busy/{round_id // BUSY_SECONDS}")
-        activity = {office.code: office.activity(round_id) for office in OFFICES}
-        for agent in agents:
-            if busy.random() < activity[agent.office.code]:
-                yield agent, BUSY_SESSIONS[int(rng.random() * len(BUSY_SESSIONS))]
+        for agent in self._busy(aid, round_id):
+            yield agent, BUSY_SESSIONS[int(rng.random() * len(BUSY_SESSIONS))]
+
+    def _busy(self, aid: int, when: int, online: float = math.inf) -> Iterator[Agent]:
+        """Yield agents that are busy, and all agents of offices with an activity of `online`."""
+        busy = Random(f"{self.seed}/{aid}/busy/{when // BUSY_SECONDS}")
+        activity = {office.code: office.activity(when) for office in OFFICES}
+        for agent in self.agents_of(aid):
+            share = activity[agent.office.code]
+            if busy.random() < share or share >= online:
+                yield agent
+
+    def probes(self, aid: int, start: float, end: float, now: float) -> Iterator[Probe]:
+        """Yield the probes of an account group from `start` to `end`, inclusive, by date and id.
+
+        All times are Unix seconds. Probes that are committed after `now` are left out. Agents send
+        probes while they are online: in working hours, and when they are busy.
+        """
+        online = 0.0 if self.sessions_per_minute else DAYTIME
+        first = math.floor(start) // PROBE_ROUND_SECONDS * PROBE_ROUND_SECONDS
+        for round_id in range(first, math.floor(min(end, now)) + 1, PROBE_ROUND_SECONDS):
+            for agent in self._busy(aid, round_id, online):
+                date = round_id + PROBE_ROUND_SECONDS * agent.number // len(self.agents)
+                if start <= date <= end and not agent.failure:
+                    probes = self._probes(agent, round_id, date)
+                    yield from (probe for probe in probes if probe.committed <= now)
+
+    def _probes(self, agent: Agent, round_id: int, date: int) -> Iterator[Probe]:
+        """Yield the probes of an agent in one round, which have the same system metrics."""
+        rng = Random(f"{self.seed}/{agent.id}/{round_id}")
+        system, committed = _system_metrics(rng, agent, date), date + _commit_delay(rng)
+        network = agent.network(round_id)
+        other = network.gateway if agent.number % 20 == 4 else None
+        addresses = network.gateway, network.dns, agent.vpn(network), agent.proxy(network), other
+        for n, (type_, address) in enumerate(zip(TARGETS, addresses, strict=True)):
+            if address:
+                distance_ms = TARGETS[type_] + self._vpn_delay(address, date)
+                ping = _ping(rng, network, address, distance_ms, loss=0.002)
+                id_ = f"{agent.number:07}/{n}"
+                yield Probe(id_, agent, network, type_, round_id, date, committed, ping, system)
+
+    def _vpn_delay(self, address: str | None, when: int) -> int:
+        """Return the milliseconds that an overloaded VPN gateway adds to every round trip."""
+        slow = address == SLOW_VPN and "slow_vpn" in self.problems
+        return 170 if slow and 9 * HOUR <= when % DAY < 10.5 * HOUR else 0
 
     def _minute(self, rng: Random, agent: Agent, count: int, round_id: int) -> Iterator[Session]:
         """Yield sessions of an agent in one round; most share one period of system metrics."""
-        network = agent.network(round_id)
+        random, network = rng.random, agent.network(round_id)
+        gateway, office_proxy = agent.vpn(network), agent.proxy(network)
         system = None
         for _ in range(count):
-            date = round_id + int(rng.random() * ROUND_SECONDS)
-            if system is None or rng.random() < 0.2:
+            date = round_id + int(random() * ROUND_SECONDS)
+            if system is None or random() < 0.2:
                 system = _system_metrics(rng, agent, date)
-            site = self.sites[int(rng.random() ** 1.7 * len(self.sites))]
-            yield _session(rng, agent, network, site, system, date)
+            site = self.sites[int(random() ** 1.7 * len(self.sites))]
+            degradation, delay_ms = site.degradation(date), self._vpn_delay(gateway, date)
+            vpn = _ping(rng, network, gateway, VPN_MS + delay_ms) if gateway else None
+            proxy = _ping(rng, network, office_proxy, PROXY_MS) if office_proxy else None
+            # The experience score does not depend on whether the site answers pings.
+            distance_ms = site.distance_ms + (VPN_DETOUR_MS + delay_ms if vpn else 0)
+            experienced = _ping(rng, network, site.address, distance_ms, degradation)
+            score = _score(experienced, agent, degradation)
+            unanswered = NetworkMetrics(site.address) if site.ping == "blocked" else None
+            ids = b64encode(rng.randbytes(12), b"Zz").decode()
+            listing = random()
+            yield Session(
+                id=f"{agent.aid:05}:{round_id}:{ids[:8]}",
+                agent=agent,
+                network=network,
+                site=site,
+                round_id=round_id,
+                date=date,
+                committed=date + _commit_delay(rng),
+                pages=1 + int(6 * random() ** 2),
+                page_id=ids[8:],
+                trigger="auto" if random() < 0.97 else "user",
+                experience_score=score if random() < 0.95 else None,
+                destination=experienced if site.ping == "answered" else unanswered,
+                vpn=vpn,
+                proxy=proxy,
+                system=system,
+                listed=not 0.02 <= listing < 0.025,
+                measured=listing >= 0.02,
+            )
 
 
-def _session(
-    rng: Random, agent: Agent, network: Network, site: Site, system: SystemMetrics, date: int
-) -> Session:
-    random = rng.random
-    round_id = date - date % ROUND_SECONDS
-    at_home = network is agent.home_network
-    degradation = site.degradation(date)
-    vpn = _ping(rng, agent, VPN_GATEWAY, 18) if agent.uses_vpn and at_home else None
-    office_proxy = agent.office.proxy
-    proxy = _ping(rng, agent, office_proxy, 6) if office_proxy and not at_home else None
-    # The experience score does not depend on whether the site answers pings.
-    distance_ms = site.distance_ms + (VPN_DETOUR_MS if vpn else 0)
-    experienced = _ping(rng, agent, site.address, distance_ms, degradation)
-    unanswered = NetworkMetrics(site.address) if site.ping == "blocked" else None
-    ids = b64encode(rng.randbytes(12), b"Zz").decode()
-    listing = random()
-    late = random() >= 0.98
-    delay = 4 + int((MAX_COMMIT_DELAY - 3) * random()) if late else 1 + int(3 * random())
-    return Session(
-        id=f"{agent.aid:05}:{round_id}:{ids[:8]}",
-        agent=agent,
-        network=network,
-        site=site,
-        round_id=round_id,
-        date=date,
-        committed=date + delay,
-        pages=1 + int(6 * random() ** 2),
-        page_id=ids[8:],
-        trigger="auto" if random() < 0.97 else "user",
-        experience_score=_score(experienced, agent, degradation) if random() < 0.95 else None,
-        destination=experienced if site.ping == "answered" else unanswered,
-        vpn=vpn,
-        proxy=proxy,
-        system=system,
-        listed=not 0.02 <= listing < 0.025,
-        measured=listing >= 0.02,
-    )
+def _commit_delay(rng: Random) -> int:
+    late = rng.random() >= 0.98
+    return 4 + int((MAX_COMMIT_DELAY - 3) * rng.random()) if late else 1 + int(3 * rng.random())
 
 
 def _ping(
-    rng: Random, agent: Agent, target: str, distance_ms: int, degradation: float = 0.0
+    rng: Random,
+    network: Network,
+    target: str,
+    ms: int,
+    degradation: float = 0.0,
+    loss: float = 0.02,
 ) -> NetworkMetrics:
     random = rng.random
     factor = 0.85 + 0.3 * random() + random() ** 12
     delay_ms = 420 * degradation * (0.8 + 0.4 * random())
-    latency = int((distance_ms + agent.office.delay_ms) * factor + delay_ms) + 1
-    wifi_jitter = 35 * random() if agent.bad_wifi else 0
+    latency = int((ms + network.delay_ms) * factor + delay_ms) + 1
+    wifi_jitter = network.jitter_ms * random() if network.jitter_ms else 0
     jitter = int(latency * 0.06 * random() + 60 * degradation + wifi_jitter) + 1
-    lossy = random() < (0.6 if agent.bad_wifi else 0.02 + 0.5 * degradation)
+    lossy = random() < (network.loss or loss + 0.5 * degradation)
     lost = 1 + int(4 * random() ** 2) if lossy else 0
     max_rtt = int((latency + jitter * (1.2 + 1.5 * random())) * 1024) / 1024
     return NetworkMetrics(target, latency, jitter, 10.0 * lost, max_rtt)
@@ -395,7 +488,8 @@ def _system_metrics(rng: Random, agent: Agent, date: int) -> SystemMetrics:
     used = agent.memory_load + 0.02 * rng.random()
     cpu = None
     if agent.reports_cpu:
-        load = agent.cpu_load + (1 - agent.cpu_load) * 0.4 * rng.random()
+        wave = 0.16 + 0.16 * math.sin(date / 1700 + agent.number)  # local networks agree
+        load = agent.cpu_load + (1 - agent.cpu_load) * (wave + 0.08 * rng.random())
         cpu = _samples(rng, load, 0.03, 10)
     memory = _samples(rng, used, 0.0004, 11, total)
     return SystemMetrics(end_ms - 10_000 - int(9 * rng.random()), end_ms, memory, total, cpu)

@@ -8,21 +8,23 @@ import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import Any
 
 import aiohttp
 import pytest
-from api_faults import FAULTS, faults
+from api_faults import FAULTS, NO_EXPAND
 from fake_clock import fake_time
 
-from exporter.simulator import Simulator, World, parse_faults
-from exporter.simulator.api import FILTERS
+from exporter.simulator import Fault, Simulator, World, parse_faults
+from exporter.simulator.api import SESSION_FILTERS as FILTERS
 
 NOW = 1_795_012_350
 """2026-11-18 14:32:30 UTC, a Wednesday."""
 LAST_ROUND = NOW // 60 * 60 - 60
 V7 = "/v7/endpoint/test-results/real-user-tests/filter"
 V7_NETWORKS = "/v7/endpoint/test-results/real-user-tests/networks/filter"
+V7_LOCAL = "/v7/endpoint/test-results/local-networks/topologies/filter"
 V6, V6_NETWORKS = "/v6/endpoint-data/user-sessions.json", "/v6/endpoint-data/user-sessions/network"
 V7_AGENTS, V6_AGENTS = "/v7/endpoint/agents", "/v6/endpoint-agents.json"
 V7_GROUPS, V6_GROUPS = "/v7/account-groups", "/v6/account-groups.json"
@@ -89,6 +91,8 @@ async def test_time_ranges(client: Client) -> None:
         assert await client.ids(path) == expected
         assert (await client.send(path)).payload[echoed][10:].strip(" TZ") == "14:31:30"
     assert (await client.send(V7)).payload.keys() == {"results", "_links"}
+    rounds = {record["roundId"] for record in await client.records(V7_LOCAL)}
+    assert rounds == {NOW // 300 * 300 - 300}
     next_link = (await client.send(f"{V6}?window=15m")).payload["pages"]["next"]
     assert ("window=" in next_link, "from=" in next_link) == (False, True)
 
@@ -109,6 +113,9 @@ async def test_time_ranges(client: Client) -> None:
         (V7, {"searchFilters": {"color": ["red"]}}, BEARER, 400),
         (V7, {"searchFilters": [{"key": "domain", "values": ["example.com"]}]}, BEARER, 400),
         (V6, {"searchFilters": {"domain": ["example.com"]}}, BEARER, 400),
+        (f"{V7_LOCAL}?window=12h", None, BEARER, 200),
+        (f"{V7_LOCAL}?window=43201", None, BEARER, 400),
+        (V7_LOCAL, {"searchFilters": {"visitedSite": ["mail.example.com"]}}, BEARER, 400),
         ("/v7/nothing", None, BEARER, 404),
         (V7_AGENTS, {"a": 1}, BEARER, 405),
     ],
@@ -133,6 +140,24 @@ async def test_filters(client: Client, key: str) -> None:
     assert await client.ids(f"{V7}?window=15m", filters) == expected
     listed = [{"key": key, "values": values} for key, values in filters.items()]
     assert await client.ids(f"{V6}?window=15m", listed) == expected
+
+
+async def test_local_networks_by_type(client: Client) -> None:
+    probes = [p for p in client.world.probes(1001, NOW - 900, NOW, NOW) if p.type in {"dns", "vpn"}]
+    found = await client.records(f"{V7_LOCAL}?window=15m", {"type": ["dns", "vpn"]})
+    assert [(r["agentId"], r["type"]) for r in found] == [(p.agent.id, p.type) for p in probes]
+
+
+async def test_profiles_of_agents_are_sent_on_request(client: Client) -> None:
+    names = {"networkInterfaceProfiles", "vpnProfiles"}
+    for query in (",".join(names), "&expand=".join(names)):
+        for record in await client.records(f"{V7_AGENTS}?expand={query}"):
+            interfaces = record["networkInterfaceProfiles"]
+            addresses = [address for each in interfaces for address in each["addressProfiles"]]
+            assert sum("gateway" in address for address in addresses) == 1
+            assert names < record.keys()
+    for path in (V7_AGENTS, f"{V6_AGENTS}?expand=networkInterfaceProfiles"):
+        assert "networkInterfaceProfiles" not in (await client.records(path))[0]
 
 
 async def test_120_unauthorized_requests_in_an_hour_block_the_address(client: Client) -> None:
@@ -161,7 +186,8 @@ async def test_headers_and_the_rate_limit_of_a_minute() -> None:
 async def outcomes(client: Client) -> list[Any]:
     """Return statuses, names of headers and bodies of several requests, or exceptions."""
     found: list[Any] = []
-    for path in (V7, V7_NETWORKS, V6_AGENTS, f"{V7_GROUPS}?aid=1002"):
+    agents, groups = f"{V7_AGENTS}?expand=clients", f"{V7_GROUPS}?aid=1002"
+    for path in (V7, V7_NETWORKS, V6_AGENTS, agents, groups):
         try:
             async with asyncio.timeout(3):
                 response = await client.send(path)
@@ -171,12 +197,12 @@ async def outcomes(client: Client) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("fault", [*FAULTS.values(), NO_EXPAND], ids=attrgetter("name"))
 @fake_time
-async def test_each_fault_changes_responses(name: str) -> None:
+async def test_each_fault_changes_responses(fault: Fault) -> None:
     async with running(World(account_groups=2)) as client:
         normal = await outcomes(client)
-        client.simulator.faults = faults(name)
+        client.simulator.faults = (fault,)
         assert await outcomes(client) != normal
         client.simulator.faults = ()
         assert await outcomes(client) == normal

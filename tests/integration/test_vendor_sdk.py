@@ -11,6 +11,9 @@ from thousandeyes_sdk.core import ApiClient, Configuration
 from thousandeyes_sdk.endpoint_agents.api.endpoint_agents_api import EndpointAgentsApi
 from thousandeyes_sdk.endpoint_agents.models import ExpandEndpointAgentOptions
 from thousandeyes_sdk.endpoint_test_results import models
+from thousandeyes_sdk.endpoint_test_results.api.local_network_endpoint_test_results_api import (
+    LocalNetworkEndpointTestResultsApi,
+)
 from thousandeyes_sdk.endpoint_test_results.api.real_user_endpoint_test_results_api import (
     RealUserEndpointTestResultsApi,
 )
@@ -21,6 +24,8 @@ NOW = 1_795_012_350
 START, END = (datetime.fromtimestamp(when, UTC) for when in (NOW - 900, NOW))
 WORLD = World(agents=60, account_groups=2)
 SESSIONS = list(WORLD.sessions(1001, NOW - 900, NOW, NOW))
+EXPAND = [option for option in ExpandEndpointAgentOptions if option.value != "unknown"]
+PROBES = list(WORLD.probes(1001, NOW - 900, NOW, NOW))
 
 
 @pytest.fixture
@@ -64,13 +69,32 @@ async def test_network_sessions(sdk: ApiClient) -> None:
         assert memory.std_dev == ours.system.physical_memory_used_bytes.std_dev
 
 
+async def test_local_networks(sdk: ApiClient) -> None:
+    api = LocalNetworkEndpointTestResultsApi(sdk)
+    method = api.filter_local_networks_test_results_topologies_paginated
+    found = await listing(method, start_date=START, end_date=END)
+    for theirs, ours in zip(found, PROBES, strict=True):
+        assert (theirs.agent_id, theirs.round_id) == (ours.agent.id, ours.date // 300 * 300)
+        assert (theirs.type.value, theirs.target) == (ours.type, ours.ping.target)
+        blocked, ping, rtt = theirs.is_icmp_blocked, theirs.icmp_ping, ours.ping.latency
+        assert (ping.avg_rtt, ping.loss) == ((None, 100) if blocked else (rtt, ours.ping.loss))
+        assert not blocked or theirs.tcp_connect.rtt > rtt
+        assert bool(theirs.dns_server_test) == (ours.type == "dns")
+        scores = (theirs.gateway_score, theirs.vpn_score, theirs.proxy_score)
+        assert sum(map(bool, scores)) == (ours.type in {"gateway", "vpn", "proxy"})
+        assert 0 <= theirs.connection_score.score <= 100 >= theirs.agent_score.score >= 0
+    assert {row.type.value for row in found} == {"gateway", "vpn", "proxy", "dns", "unknown"}
+    assert {row.is_icmp_blocked for row in found} == {True, False}
+
+
 async def test_agents_and_account_groups(sdk: ApiClient) -> None:
     method = EndpointAgentsApi(sdk).get_endpoint_agents_paginated
-    found = await listing(method, aid="1002", max=7, expand=[ExpandEndpointAgentOptions.CLIENTS])
+    found = await listing(method, aid="1002", max=7, expand=EXPAND)
     for theirs, ours in zip(found, WORLD.agents[1::2], strict=True):
         assert (theirs.id, theirs.name, theirs.version) == (ours.id, ours.name, ours.version)
         assert theirs.platform.value == ours.hardware["platform"]
         assert NOW - 60 < theirs.last_seen.timestamp() <= NOW
         assert theirs.clients[0].user_profile.user_name == ours.user_name
+        assert bool(theirs.vpn_profiles) == bool(ours.vpn(ours.network(NOW)))
     groups = await asyncio.to_thread(AccountGroupsApi(sdk).get_account_groups)
     assert {int(g.aid): g.account_group_name for g in groups.account_groups} == WORLD.groups

@@ -1,61 +1,130 @@
 """The simulated company is deterministic, and has the problems that its docstring promises."""
 
-import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from statistics import fmean, median
+from typing import Any
+
+import pytest
 
 from exporter.simulator import World
-from exporter.simulator.world import OFFICES, Session
+from exporter.simulator.v7 import local_network
+from exporter.simulator.world import OFFICES, PROBLEMS, Session
 
 NOW = 1_795_012_350
 """2026-11-18 14:32:30 UTC, a Wednesday, while the degraded site is degraded."""
+MORNING = NOW // 86400 * 86400 + 9 * 3600
 SLOW_OFFICE = max(OFFICES, key=lambda office: office.delay_ms)
+LISTINGS = [World.sessions, World.probes]
 
 
-def visits(world: World, seconds: int = 900, now: float = NOW) -> list[Session]:
-    return list(world.sessions(1001, now - seconds, now, now))
+def mean(sessions: Iterable[Session], field: str, path: str = "destination") -> float:
+    found = [getattr(getattr(s, path), field) for s in sessions if getattr(s, path)]
+    return fmean(value for value in found if value is not None)
 
 
-def mean(sessions: Iterable[Session], field: str) -> float:
-    found = [getattr(s.destination, field) for s in sessions if s.destination]
-    return statistics.fmean(value for value in found if value is not None)
+def values(record: Any) -> tuple[Any, ...]:
+    names = ("id", "date", "destination", "vpn", "ping", "system")
+    return record.agent.id, *(getattr(record, name, None) for name in names)
 
 
-def test_sessions_depend_on_seed_and_time_only() -> None:
-    whole, world = visits(World(seed=7)), World(seed=7)
+@pytest.mark.parametrize("listing", LISTINGS)
+def test_records_depend_on_seed_and_time_only(listing: Callable[..., Iterable[Any]]) -> None:
+    whole, world = list(listing(World(seed=7), 1001, NOW - 900, NOW, NOW)), World(seed=7)
     middle = whole[len(whole) // 2].date
-    ranges = [(middle + 1, NOW), (middle, middle), (NOW - 900, middle - 1)]
-    parts = [list(world.sessions(1001, start, end, NOW)) for start, end in ranges]
-    both = zip(whole, parts[2] + parts[1] + parts[0], strict=True)
-    for one, other in both:
-        assert (one.id, one.destination, one.system) == (other.id, other.destination, other.system)
-    assert len({s.id for s in whole}) == len(whole)
-    assert visits(World(seed=8))[0].id != whole[0].id
+    ranges = [(NOW - 900, middle - 1), (middle, middle), (middle + 1, NOW)]
+    parts = [record for start, end in ranges for record in listing(world, 1001, start, end, NOW)]
+    assert list(map(values, parts)) == list(map(values, whole))
+    order = [(record.date, record.id) for record in whole]
+    assert order == sorted(set(order))
+    other = next(iter(listing(World(seed=8), 1001, NOW - 900, NOW, NOW)))
+    assert values(other) != values(whole[0])
 
 
-def test_sessions_appear_when_they_are_committed_and_their_pages_grow() -> None:
+@pytest.mark.parametrize("listing", LISTINGS)
+def test_records_appear_when_they_are_committed(listing: Callable[..., Iterable[Any]]) -> None:
     world = World(agents=100)
-    final = world.round(1001, NOW // 60 * 60 - 120)
-    assert 60 < max(s.committed - s.date for s in visits(world, seconds=3600)) <= 240
-    for now in (NOW - 90, NOW - 60, NOW):
-        known = {s.id: s.pages for s in world.sessions(1001, NOW - 900, NOW, now)}
-        for session in final:
-            assert (session.id in known) == (session.committed <= now)
-            assert 1 <= known.get(session.id, 1) <= session.pages
+    final = list(listing(world, 1001, NOW - 900, NOW, NOW + 900))
+    assert 60 < max(record.committed - record.date for record in final) <= 240
+    for now in (NOW - 600, NOW - 60, NOW):
+        known = {(r.id, r.date) for r in listing(world, 1001, NOW - 900, NOW, now)}
+        assert known == {(r.id, r.date) for r in final if r.committed <= now}
+
+
+def test_pages_of_a_session_grow() -> None:
+    final = World(agents=100).round(1001, NOW // 60 * 60 - 120)
+    assert all(1 <= s.at(s.date + 60).pages <= s.pages for s in final)
     assert all(s.at(s.date).pages == 1 and s.at(s.date + 120) == s for s in final)
 
 
-def test_a_site_an_office_a_laptop_and_a_wifi_network_are_bad() -> None:
-    sessions = visits(World(), seconds=3600)
+def symptoms(world: World) -> dict[str, float]:
+    """Return what is worst in a morning, by the problem that it is a symptom of."""
+    probes = list(world.probes(1001, MORNING, MORNING + 5400, NOW))
+    rows = [(probe.agent.office.code, local_network(probe)) for probe in probes]
+
+    def usual(type_: str, path: str, field: str, office: str = "") -> float:
+        found = (r[path].get(field) for code, r in rows if r["type"] == type_ and office in code)
+        return median(value for value in found if value is not None)
+
+    return {
+        "degraded_site": 1 + max(site.degradation(MORNING + 1800) for site in world.sites),
+        "slow_gateway": usual("gateway", "icmpPing", "avgRtt", "BLR"),
+        "lossy_gateway": 1 + usual("gateway", "icmpPing", "loss", "SAO"),
+        "slow_vpn": usual("vpn", "icmpPing", "avgRtt"),
+        "slow_dns": usual("dns", "dnsServerTest", "resolutionTime", "NYC"),
+        "weak_wifi": 130 - min(row["connectionScore"]["score"] for _, row in rows),
+        "overloaded_laptop": 110 - min(row["agentScore"]["score"] for _, row in rows),
+        "failing_agents": 1 + sum(agent.failure is not None for agent in world.agents),
+    }
+
+
+HEALTHY = symptoms(World(agents=64, problems=()))
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_problem_has_its_own_symptom(problem: str) -> None:
+    found = symptoms(World(agents=64, problems=(problem,)))
+    assert {name for name, value in found.items() if value > 1.5 * HEALTHY[name]} == {problem}
+    with pytest.raises(ValueError, match="slow_wifi"):
+        World(problems=("slow_wifi", problem))
+
+
+def test_local_networks_explain_sessions() -> None:
+    world = World()
+    sessions = list(world.sessions(1001, MORNING, MORNING + 5400, NOW))
+    probes = list(world.probes(1001, MORNING, MORNING + 5400, NOW))
+    cpus = {(p.agent.id, p.round_id): p.system.cpu_utilization for p in probes}
+    pairs = [(cpus.get((s.agent.id, s.date // 300 * 300)), s.system) for s in sessions]
+    differences = [
+        abs(a.mean - b.cpu_utilization.mean) for a, b in pairs if a and b.cpu_utilization
+    ]
+    assert len(differences) > 1000
+    assert max(differences) < 0.1
     slow = [s for s in sessions if s.agent.office == SLOW_OFFICE]
-    others = [s for s in sessions if s.agent.office != SLOW_OFFICE]
-    degraded = [s for s in others if s.site.degraded_at and s.date > NOW - 600]
-    usual = [s for s in others if not s.site.degraded_at]
+    usual = [s for s in sessions if s.agent.office != SLOW_OFFICE and not s.site.degraded_at]
+    gateways = [p for p in probes if p.type == "gateway" and p.agent.office == SLOW_OFFICE]
+    added = mean(slow, "latency") - mean(usual, "latency")
+    assert added == pytest.approx(mean(gateways, "latency", "ping"), rel=0.2)
+    vpn = mean((p for p in probes if p.type == "vpn"), "latency", "ping")
+    assert mean(sessions, "latency", "vpn") == pytest.approx(vpn, rel=0.1)
+    weak = [s for s in usual if (s.agent.signal(s.network, s.date) or 0) < -75]
+    assert mean(weak, "loss") > 5 * mean(usual, "loss")
+    degraded = [s for s in sessions if s.site.degradation(s.date) > 0.5]
     for field in ("latency", "jitter", "loss"):
         assert mean(degraded, field) > 3 * mean(usual, field)
-    assert mean(slow, "latency") > 3 * mean(usual, "latency")
-    assert mean((s for s in sessions if s.agent.bad_wifi), "loss") > 5 * mean(usual, "loss")
-    for system in (s.system for s in sessions if s.agent.overloaded):
-        assert system.cpu_utilization
-        assert system.cpu_utilization.min > 0.85
-    site = World(degraded_at=3000).sites[1]
-    assert [n for n in range(60) if site.degradation(n * 60)] == [*range(10), *range(50, 60)]
+
+
+def test_agents_probe_all_day_and_sessions_come_only_from_agents_that_do() -> None:
+    world = World(agents=400, problems=())
+    for start in (MORNING, MORNING - 6 * 3600):
+        end = start + 599
+        probing = {p.agent.id for p in world.probes(1001, start, end, NOW)}
+        london = {a.id for a in world.agents if a.office.code == "LON"}
+        assert (london <= probing) == (start == MORNING)
+        assert {s.agent.id for s in world.sessions(1001, start, end, NOW)} < probing
+
+
+def test_the_first_outage_is_longer() -> None:
+    site = World(degraded_at=NOW).sites[1]
+    minutes = [n for n in range(-60, 150) if site.degradation(NOW + n * 60)]
+    assert minutes == [*range(40), *range(60, 80), *range(120, 140)]
+    assert site.degradation(NOW + 600) == site.degradation(NOW + 1800) > 0.99
