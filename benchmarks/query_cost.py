@@ -2,36 +2,37 @@
 
 For each number of agents, Prometheus is filled with six hours of data at one sample a minute: the
 families that dashboards and rules use, and the recorded series. Each agent visits four of 20 sites
-and changes one of them every hour.
+and changes one of them every hour. Prometheus evaluates the rules itself.
 """
 # ruff: noqa: T201  prints a table
 
 import json
 import struct
-import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlencode
 
 import yaml
 
+from benchmarks.programs import server
 from exporter.metrics import families
 from grafana.generate import FOLDER
 from grafana.interpolation import DEFAULTS, interpolate
 
-HOURS, SITES, CHUNK_SECONDS = 6, 20, 1800
+HOURS, SITES, CHUNK_SECONDS, INTERVAL = 6, 20, 1800, 60
 RULES = Path("deploy/prometheus/thousandeyes.rules.yml").resolve()
 GAUGES = "latency_seconds jitter_seconds loss_ratio experience_score sessions pages"
 GAUGES += " memory_size_bytes round_timestamp_seconds cpu_utilization_ratio memory_used_bytes"
 GAUGES += " vpn_latency_seconds"
 SELECTED = {"site": {"site": "site1"}, "agent": {"agent": "agent1"}}
 INTERVALS = {"__rate_interval": "4m", "__range": f"{HOURS}h", "__interval": "1m"}
-ADDRESS = "127.0.0.1:19191"
+FLAGS = ("--web.enable-remote-write-receiver", "--web.enable-lifecycle", "--log.level=error")
+Cost = tuple[float, int]  # seconds and peak samples
 
 
 def series(agents: int, hour: int) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -65,25 +66,6 @@ def series(agents: int, hour: int) -> Iterator[tuple[str, Mapping[str, str]]]:
             yield name, {k: each[k] for k in (each if all_labels else level.split("_"))}
 
 
-def fill(agents: int, end: int) -> int:
-    """Write all samples with the remote-write protocol; return the number of series."""
-    for start in range(end - 3600 * HOURS, end, CHUNK_SECONDS):
-        times = range(start + 60, start + CHUNK_SECONDS + 1, 60)
-        ratios = [samples((t, n * (1 + t % 7) / 150) for t in times) for n in range(20)]
-        growing, body, count = samples((t, t) for t in times), bytearray(), 0
-        for count, (name, labels) in enumerate(series(agents, (start - end) // 3600), 1):
-            grows = "timestamp_seconds" in name or name.endswith(("_total", "_bucket"))
-            pairs = sorted({**labels, "__name__": name}.items())
-            encoded = b"".join(
-                field(1, field(1, k.encode()) + field(2, v.encode())) for k, v in pairs
-            )
-            body += field(1, encoded + (growing if grows else ratios[count % 20]))
-            if len(body) > 4_000_000:
-                write(body)
-        write(body)
-    return count
-
-
 def samples(points: Iterator[tuple[int, float]]) -> bytes:
     """Encode samples in protobuf."""
     parts = (b"\x09" + struct.pack("<d", v) + b"\x10" + varint(1000 * t) for t, v in points)
@@ -100,62 +82,103 @@ def varint(value: int) -> bytes:
     return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
 
 
-def write(body: bytearray) -> None:
-    """Send samples, in a Snappy block without compression."""
-    parts = (body[i : i + 65536] for i in range(0, len(body), 65536))
-    block = b"".join(b"\xf4" + struct.pack("<H", len(part) - 1) + part for part in parts)
-    get("api/v1/write", varint(len(body)) + block)
-    body.clear()
+class Prometheus:
+    """A running Prometheus."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+
+    def get(self, path: str, data: bytes | None = None) -> bytes:
+        """Return a response."""
+        with urllib.request.urlopen(f"{self.url}/{path}", data) as response:  # noqa: S310
+            return bytes(response.read())
+
+    def fill(self, agents: int, end: int) -> int:
+        """Write all samples with the remote-write protocol; return the number of series."""
+        for start in range(end - 3600 * HOURS, end, CHUNK_SECONDS):
+            times = range(start + INTERVAL, start + CHUNK_SECONDS + 1, INTERVAL)
+            ratios = [samples((t, n * (1 + t % 7) / 150) for t in times) for n in range(20)]
+            growing, body, count = samples((t, t) for t in times), bytearray(), 0
+            for count, (name, labels) in enumerate(series(agents, (start - end) // 3600), 1):
+                grows = "timestamp_seconds" in name or name.endswith(("_total", "_bucket"))
+                pairs = sorted({**labels, "__name__": name}.items())
+                encoded = b"".join(
+                    field(1, field(1, k.encode()) + field(2, v.encode())) for k, v in pairs
+                )
+                body += field(1, encoded + (growing if grows else ratios[count % 20]))
+                if len(body) > 4_000_000:
+                    self.write(body)
+            self.write(body)
+        return count
+
+    def write(self, body: bytearray) -> None:
+        """Send samples, in a Snappy block without compression."""
+        parts = (body[i : i + 65536] for i in range(0, len(body), 65536))
+        block = b"".join(b"\xf4" + struct.pack("<H", len(part) - 1) + part for part in parts)
+        self.get("api/v1/write", varint(len(body)) + block)
+        body.clear()
+
+    def query(self, expr: str, end: int, step: int) -> Cost:
+        """Measure a query, the best of three; without `step`, an instant query."""
+        parameters: dict[str, Any] = {"query": expr, "stats": "all", "time": end}
+        if step:
+            parameters |= {"start": end - 3600 * HOURS, "end": end, "step": step}
+        costs = []
+        for _ in range(3):
+            started = time.monotonic()
+            body = self.get(f"api/v1/query{'_range' * bool(step)}", urlencode(parameters).encode())
+            statistics = json.loads(body)["data"]["stats"]["samples"]
+            costs.append((time.monotonic() - started, int(statistics["peakSamples"])))
+        return min(costs)
+
+    def dashboard(self, path: Path, end: int) -> Iterator[tuple[str, Cost]]:
+        """Measure all panels of a dashboard."""
+        values = DEFAULTS | INTERVALS | SELECTED.get(path.stem.split("-")[1], {})
+        for panel in json.loads(path.read_text())["panels"]:
+            costs = [
+                self.query(
+                    interpolate(each["expr"], values),
+                    end,
+                    0 if each.get("instant") else 60 * int(panel["interval"][:-1]),
+                )
+                for each in panel.get("targets", [])
+            ]
+            if costs:
+                peak = max(peak for _, peak in costs)
+                yield panel["title"], (sum(seconds for seconds, _ in costs), peak)
+
+    def rules(self, config: Path) -> Iterator[tuple[str, Cost]]:
+        """Let Prometheus evaluate the rules, and return its own measurements, the best of ten."""
+        settings = {"global": {"evaluation_interval": "5s"}, "rule_files": [str(RULES)]}
+        config.write_text(yaml.safe_dump(settings))
+        self.get("-/reload", b"")
+        groups = []
+        for _ in range(10):
+            time.sleep(5)
+            groups += json.loads(self.get("api/v1/rules"))["data"]["groups"]
+        config.write_text("global: {}")
+        self.get("-/reload", b"")
+        times = [(group["name"], group["evaluationTime"]) for group in groups]
+        for name in dict(times):
+            yield name, (min(seconds for each, seconds in times if each == name and seconds), 0)
 
 
-def get(path: str, data: bytes | None = None) -> bytes:
-    """Return a response of Prometheus."""
-    with urllib.request.urlopen(f"http://{ADDRESS}/{path}", data) as response:
-        return bytes(response.read())
-
-
-def query(expr: str, end: int, step: int) -> tuple[float, int]:
-    """Return seconds and peak samples; without `step`, of an instant query."""
-    parameters: dict[str, Any] = {"query": expr, "stats": "all", "time": end}
-    if step:
-        parameters |= {"start": end - 3600 * HOURS, "end": end, "step": step}
-    started = time.monotonic()
-    body = get(f"api/v1/query{'_range' * bool(step)}", urlencode(parameters).encode())
-    seconds = time.monotonic() - started
-    return seconds, json.loads(body)["data"]["stats"]["samples"]["peakSamples"]
-
-
-def measure(agents: int, folder: Path) -> dict[tuple[str, str], tuple[float, int]]:
-    """Return seconds and peak samples by dashboard and panel; print the time of the rules."""
-    config = folder / "prometheus.yml"
+def measure(agents: int, folder: Path) -> dict[str, tuple[str, Cost, Cost]]:
+    """Return the costs of each dashboard and its most expensive panel, and of each rule group."""
+    config, found = folder / "prometheus.yml", {}
     config.write_text("global: {}")
-    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
-    command += ["--web.enable-remote-write-receiver", "--log.level=error"]
-    found = {}
-    with subprocess.Popen([*command, f"--web.listen-address={ADDRESS}"]) as process:  # noqa: S603
-        try:
-            time.sleep(3)
-            end = int(time.time()) // 60 * 60
-            print(f"{agents} agents: {fill(agents, end)} series", flush=True)
-            for path in sorted(FOLDER.glob("*.json")):
-                name, total = path.stem.split("-")[1], (0.0, 0)
-                values = DEFAULTS | INTERVALS | SELECTED.get(name, {})
-                for panel in json.loads(path.read_text())["panels"]:
-                    seconds, peak = 0.0, 0
-                    for each in panel.get("targets", []):
-                        step = 0 if each.get("instant") else 60 * int(panel["interval"][:-1])
-                        expr = interpolate(each["expr"], values)
-                        best = min(query(expr, end, step) for _ in range(3))
-                        seconds, peak = seconds + best[0], max(peak, best[1])
-                    if panel.get("targets"):
-                        found[name, f"{panel['title']} ({panel['type']})"] = (seconds, peak)
-                        total = total[0] + seconds, max(total[1], peak)
-                found[name, "**all panels**"] = total
-            for group in yaml.safe_load(RULES.read_text())["groups"]:
-                seconds = sum(query(rule["expr"], end, 0)[0] for rule in group["rules"])
-                print(f"{agents} agents: rules {group['name']}: {seconds:.3f} s")
-        finally:
-            process.terminate()
+    files = f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"
+    address = "--web.listen-address=127.0.0.1:PORT"
+    with server("prometheus", *files, *FLAGS, address, path="/-/ready") as process:
+        prometheus, end = Prometheus(process.port), int(time.time()) // 60 * 60
+        print(f"{agents} agents: {prometheus.fill(agents, end)} series", flush=True)
+        for name, cost in prometheus.rules(config):
+            found[f"rules `{name}`"] = "", cost, cost
+        for path in sorted(FOLDER.glob("*.json")):
+            costs = dict(prometheus.dashboard(path, end))
+            worst = max(costs, key=costs.__getitem__)
+            total = sum(s for s, _ in costs.values()), max(peak for _, peak in costs.values())
+            found[path.stem.split("-")[1].title()] = worst, total, costs[worst]
     return found
 
 
@@ -163,13 +186,16 @@ def main() -> None:
     """Print a table."""
     sizes, results = [int(each) for each in sys.argv[1:]] or [200, 2000], []
     for agents in sizes:
-        with tempfile.TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder:
             results.append(measure(agents, Path(folder)))
-    print("| dashboard | panel |" + "".join(f" {n} agents, s | peak samples |" for n in sizes))
-    print("| --- | --- |" + " ---: | ---: |" * len(sizes))
+    print("| |" + "".join(f" {n:,} agents, s | peak samples | slowest panel, s |" for n in sizes))
+    print("| --- |" + " ---: | ---: | --- |" * len(sizes))
     for key in results[0]:
-        cells = (f"{each[key][0]:.3f} | {each[key][1]:,}" for each in results)
-        print("|", " | ".join((*key, *cells)), "|")
+        cells = []
+        for worst, (total, peak), (seconds, _) in (each[key] for each in results):
+            panel = (f"{peak:,}", f"{worst}: {seconds:.3f}") if worst else ("", "")
+            cells += [f"{total:.3f}", *panel]
+        print("|", " | ".join((key, *cells)), "|")
 
 
 if __name__ == "__main__":

@@ -242,6 +242,8 @@ def _requests() -> list[Panel]:
 
 def _sessions() -> list[Panel]:
     delay = q.exporter("session_commit_delay_seconds_bucket")
+    rejected = f"increase({q.exporter('records_rejected_total')}[$__rate_interval])"
+    rejected = f"max by (aid, source, reason) ({rejected})"
     return [
         timeseries(
             "Sessions in the look-back window",
@@ -268,11 +270,10 @@ def _sessions() -> list[Panel]:
         ),
         timeseries(
             "Rejected records",
-            "API records that were invalid or filtered, by source and reason.",
+            "API records that were invalid or filtered, by source and reason; those that several "
+            "instances read count once.",
             {
-                "{{source}}: {{reason}}": q.increase(
-                    q.exporter("records_rejected_total"), "source, reason"
-                )
+                "{{source}}: {{reason}}": f"sum by (source, reason) ({rejected}) > 0",
             },
             COUNT,
             width=6,

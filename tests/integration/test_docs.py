@@ -76,7 +76,9 @@ EXISTING: dict[str, tuple[str, set[str]]] = {
     ),
     "flags": (
         r"--[a-z]+\.[a-z-]+",
-        {"--config.file", "--group.field-name", "--group.name"} | {doc.flag for doc in SETTINGS},
+        {"--config.file", "--group.field-name", "--group.name"}
+        | {"--storage.tsdb", "--storage.path", "--cluster.listen-address", "--alertmanager.url"}
+        | {doc.flag for doc in SETTINGS},
     ),
     "variables": (
         r"\bTHOUSANDEYES_[A-Z_]+[A-Z]",

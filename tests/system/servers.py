@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import re
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import yaml
+from aiohttp import web
 
 from exporter.simulator import Fault, Simulator, World
 
@@ -22,6 +25,11 @@ TOKEN = "token-of-the-simulator"
 AFTERNOON = 1_795_012_350.0
 """A time at which the simulated company works: 2026-11-18 14:32:30 UTC, a Wednesday."""
 RULES = ROOT / "deploy/prometheus/thousandeyes.rules.yml"
+ALERTMANAGER_CONFIG = ROOT / "deploy/alertmanager/alertmanager.yml"
+SPEED = 60
+"""How much faster time passes with `accelerate` than in reality."""
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+DURATION = re.compile(r"(?:(?<=\[)|(?<=: )|(?<=offset ))(\d+)([smhdw])(?=\]|$|\W)", re.MULTILINE)
 PATH = os.pathsep.join(
     [str(Path(sys.executable).parent), os.environ["PATH"], str(ROOT / ".tools/usr/bin")]
 )
@@ -130,7 +138,7 @@ async def running(
         await asyncio.wait_for(process.wait(), 15)
 
 
-def prometheus(folder: Path, config: dict[str, Any]) -> Any:
+def prometheus(folder: Path, config: dict[str, Any], *flags: str) -> Any:
     """Run Prometheus with its data in a new folder."""
     folder.mkdir(exist_ok=True)
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
@@ -141,6 +149,7 @@ def prometheus(folder: Path, config: dict[str, Any]) -> Any:
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={address}",
         "--log.level=error",
+        *flags,
         address=address,
     )
 
@@ -185,3 +194,92 @@ async def simulator(
         yield api, await api.start()
     finally:
         await api.stop()
+
+
+def accelerate(text: str) -> str:
+    """Shorten all durations in a configuration file, or in the expressions of rules."""
+    return DURATION.sub(lambda m: f"{int(m[1]) * UNITS[m[2]] * 1000 // SPEED}ms", text)
+
+
+class Receiver:
+    """Notifications that Alertmanager has sent, each with its Unix time `received`."""
+
+    def __init__(self) -> None:
+        self.notifications: list[dict[str, Any]] = []
+
+    async def receive(self, request: web.Request) -> web.Response:
+        self.notifications.append({**await request.json(), "received": time.time()})
+        return web.Response()
+
+    def alerts(self, name: str, status: str) -> list[dict[str, Any]]:
+        """Return what was sent about an alert with a status: `firing` or `resolved`."""
+        sent = [{**a, "receiver": n["receiver"]} for n in self.notifications for a in n["alerts"]]
+        wanted = f"ThousandEyes{name}", status
+        return [each for each in sent if (each["labels"]["alertname"], each["status"]) == wanted]
+
+    async def wait_for(self, name: str, status: str = "firing") -> Any:
+        async def received() -> list[dict[str, Any]]:
+            return self.alerts(name, status)
+
+        return (await until(received, 40, name=name))[0]
+
+
+@asynccontextmanager
+async def alertmanager(folder: Path) -> AsyncIterator[tuple[Server, Receiver]]:
+    """Run Alertmanager with the shipped configuration, and receive its notifications."""
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_post("/", receiver.receive)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    config = yaml.safe_load(accelerate(ALERTMANAGER_CONFIG.read_text()))
+    for each in config["receivers"]:
+        each["webhook_configs"] = [{"url": f"http://127.0.0.1:{runner.addresses[0][1]}/"}]
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
+    address = f"127.0.0.1:{free_port()}"
+    try:
+        async with running(
+            "prometheus-alertmanager",
+            f"--config.file={folder / 'alertmanager.yml'}",
+            f"--storage.path={folder / 'alertmanager'}",
+            f"--web.listen-address={address}",
+            "--cluster.listen-address=",
+            "--log.level=error",
+            address=address,
+        ) as server:
+            yield server, receiver
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def fast_prometheus(
+    folder: Path, exporter: str, alerts: Server, clock: str = "time()"
+) -> AsyncIterator[Server]:
+    """Run Prometheus with the shipped configuration, accelerated; `clock` is the API's time."""
+    rules = accelerate(RULES.read_text()).replace("time()", clock)
+    if clock == "time()":
+        rules = rules.replace(" 600\n", f" {600 // SPEED}\n")
+    config = accelerate(RULES.with_name("prometheus.yml").read_text())
+    for old, new in (
+        (RULES.name, str(folder / f"*{RULES.name}")),
+        ("localhost:9350", exporter),
+        ("localhost:9093", str(alerts.http._base_url.authority)),  # type: ignore[union-attr]
+    ):
+        config = config.replace(old, new)
+    loaded = yaml.safe_load(config)
+    loaded["scrape_configs"][0]["scrape_timeout"] = loaded["scrape_configs"][0]["scrape_interval"]
+    # Reloading disconnects Alertmanager for seconds. Alerts expire after four times this delay.
+    resend = "--rules.alert.resend-delay=5s"
+    async with prometheus(folder / "prometheus", loaded, resend) as server:
+
+        async def connected() -> bool:
+            found = await server.get("/api/v1/alertmanagers")
+            return bool(found["data"]["activeAlertmanagers"] and await server.query("up == 1"))
+
+        # This takes seconds, which would be minutes without an exporter.
+        await until(connected)
+        (folder / RULES.name).write_text(rules)
+        server.process.send_signal(signal.SIGHUP)
+        yield server
