@@ -50,7 +50,7 @@ def snapshot(samples: int = 3) -> Snapshot:
     for _ in range(samples):
         writer.write(f'a{{agent="{random.getrandbits(240):060x}"}} 1\n')
     part = writer.part()
-    return Snapshot(part, {each: compress("b 1\n", part.crc) for each in Format}, samples)
+    return Snapshot(part, {each: compress("b 1\n", part.crc) for each in Format})
 
 
 class FakeState:
@@ -120,6 +120,7 @@ async def ask(
     streams[1].write(head(target, method, *headers))
     lines = (await streams[0].readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
     fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    assert len(fields) == len(lines), "a header appears twice"
     size = 0 if method == "HEAD" else int(fields["content-length"])
     return Reply(int(lines[0].split()[1]), fields, await streams[0].readexactly(size))
 

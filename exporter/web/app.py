@@ -1,10 +1,12 @@
 """HTTP endpoints: metrics, health checks and the status page."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -13,13 +15,19 @@ from exporter.metrics.exposition import Format, Part, Snapshot, compress, gzip_c
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.web.auth import Authenticator
 from exporter.web.negotiation import accepts_gzip, select_format
-from exporter.web.server import HEADERS, WRITE_TIMEOUT
+from exporter.web.server import HEADERS, Connection
 from exporter.web.status import CONTENT_SECURITY_POLICY, StatusView, render
 
 CHUNK_SIZE = 256 * 1024
 """Bytes that are sent to one client before others are served."""
+WRITE_TIMEOUT = 30.0
+"""Seconds that a client has for reading a scrape."""
+MIN_STALL = 1.0
+"""Seconds without progress after which a response makes room for another scrape."""
 SELF_METRICS_TTL = 1.0
 """Seconds for which rendered metrics of the exporter itself are reused."""
+_HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
+log = structlog.get_logger()
 
 
 class State(Protocol):
@@ -94,14 +102,23 @@ def create_app(
 ) -> web.Application:
     """Create the application; more than `max_requests` concurrent scrapes get status 503."""
     cache = ExpositionCache(state, clock)
-    scrapes = asyncio.Semaphore(max_requests)
+    scrapes: set[Connection] = set()
 
     async def metrics(request: web.Request) -> web.StreamResponse:
-        if scrapes.locked():
-            text = f"limit of {max_requests} concurrent scrapes reached (web.max_requests)\n"
-            raise web.HTTPServiceUnavailable(text=text)
-        async with scrapes:
-            return await _send_metrics(request, cache)
+        if len(scrapes) >= max_requests:
+            stalled = max(scrapes, key=Connection.stalled_for)
+            if stalled.stalled_for() < MIN_STALL:
+                log.warning("scrape_refused", limit=max_requests, hint="raise web.max_requests")
+                text = f"limit of {max_requests} concurrent scrapes reached (web.max_requests)\n"
+                raise web.HTTPServiceUnavailable(text=text)
+            scrapes.remove(stalled)
+            stalled.abort("max_requests")
+        connection = cast("Connection", request.protocol)
+        scrapes.add(connection)
+        try:
+            return await _send_metrics(request, connection, cache)
+        finally:
+            scrapes.discard(connection)
 
     async def healthy(_: web.Request) -> web.Response:
         return _check(state.healthy(), "healthy", "no poll cycle within the last two intervals")
@@ -116,16 +133,29 @@ def create_app(
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     @web.middleware
-    async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if authenticator:
-            await authenticator.authorize(request)
-        return await handler(request)
+    async def allow(request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection = cast("Connection", request.protocol)
+        connection.is_busy = True
+        try:
+            if not _HOST.fullmatch(request.headers.get("Host", "")):
+                log.warning("malformed_request", problem="Host")
+                raise web.HTTPBadRequest(text="malformed HTTP request\n")
+            if authenticator:
+                await authenticator.authorize(request)
+            return await handler(request)
+        finally:
+            connection.is_busy = False
+            connection.touch()
 
-    async def add_headers(_: web.BaseRequest, response: web.StreamResponse) -> None:
+    async def add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
         response.headers.update(HEADERS)
+        # What follows may not be a request.
+        if response.status == 400 or "Upgrade" in request.headers or request.method == "CONNECT":
+            response.headers["Connection"] = "close"
+            response.force_close()
         response.headers.update(authenticator.config().headers if authenticator else {})
 
-    app = web.Application(middlewares=[authorize])
+    app = web.Application(middlewares=[allow])
     app.on_response_prepare.append(add_headers)
     app.add_routes([
         web.get(telemetry_path, metrics),
@@ -136,7 +166,9 @@ def create_app(
     return app
 
 
-async def _send_metrics(request: web.Request, cache: ExpositionCache) -> web.StreamResponse:
+async def _send_metrics(
+    request: web.Request, connection: Connection, cache: ExpositionCache
+) -> web.StreamResponse:
     format_ = select_format(",".join(request.headers.getall("Accept", ())))
     gzip = accepts_gzip(",".join(request.headers.getall("Accept-Encoding", ())))
     body = cache.body(format_)
@@ -153,8 +185,7 @@ async def _send_metrics(request: web.Request, cache: ExpositionCache) -> web.Str
                 await asyncio.sleep(0)
             await response.write_eof()
     except TimeoutError:
-        if request.transport:
-            request.transport.abort()
+        connection.abort("timeout")
     except ConnectionError:
         pass  # the client has disconnected
     return response

@@ -3,10 +3,9 @@
 import asyncio
 import base64
 import hashlib
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import bcrypt
 import structlog
@@ -34,11 +33,7 @@ class Authenticator:
         self._problem = ""
         self._checked = clock.monotonic()
         self._passwords = _Passwords()
-        self.ssl_context = _CurrentContext(ssl.PROTOCOL_TLS_SERVER) if self._config.tls else None
-        """To listen with; `None` for plain HTTP."""
-        if self.ssl_context:
-            self.ssl_context.authenticator = self
-        elif self._config.users:
+        if self._config.users and not self._config.tls:
             log.warning("basic_auth_without_tls", file=str(path), hint="set tls_server_config")
 
     def config(self) -> WebConfig:
@@ -60,7 +55,7 @@ class Authenticator:
         except SettingsError as error:
             problem = str(error)
         else:
-            if (config.tls is None) != (self.ssl_context is None):
+            if (config.tls is None) != (self._config.tls is None):
                 problem = f"{self._path}: turning TLS on or off requires a restart"
         if not problem:
             self._config = config
@@ -82,19 +77,6 @@ class Authenticator:
             challenge = f'Basic realm="{NAME}", charset="UTF-8"'
             headers = {"WWW-Authenticate": challenge}
             raise web.HTTPUnauthorized(text="authentication required\n", headers=headers)
-
-
-class _CurrentContext(ssl.SSLContext):
-    """Wraps each new connection with the context of the newest configuration.
-
-    A server name callback cannot do this: it does not change how client certificates are verified.
-    """
-
-    authenticator: Authenticator
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """Wrap a new connection."""
-        return cast("ssl.SSLContext", self.authenticator.config().tls).wrap_bio(*args, **kwargs)
 
 
 class _Passwords:

@@ -1,11 +1,12 @@
-"""HTTP server: connections, their time limits, and graceful shutdown."""
+"""HTTP server: connections, their limits, and graceful shutdown."""
 
 import asyncio
 import resource
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
@@ -14,10 +15,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 from exporter import NAME
 from exporter.web.auth import Authenticator
 
+MAX_CONNECTIONS = 512
+"""Maximum number of connections; one with TLS needs 300 KiB."""
+MAX_HANDSHAKES = 100
+"""Maximum number of concurrent TLS handshakes."""
 IDLE_TIMEOUT = 9.0
 """Seconds for a TLS handshake, for receiving a complete request, and between two requests."""
-WRITE_TIMEOUT = 30.0
-"""Seconds that a client has for reading a response."""
+STALL_TIMEOUT = 5.0
+"""Seconds after which a client is disconnected that takes no byte of what is sent to it."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that a client has for ending a TLS connection, and half of what it has for running
 requests at shutdown: aiohttp waits twice."""
@@ -26,10 +31,29 @@ HEADERS = {"Server": NAME, "X-Content-Type-Options": "nosniff"}
 log = structlog.get_logger()
 
 
+class Pool(dict["Connection", None]):
+    """Connections up to a limit, the one that is inactive longest first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    def enter(self, connection: "Connection") -> None:
+        """Add a connection; beyond the limit, abort the first one that runs no request."""
+        self[connection] = None
+        if len(self) > self._limit:
+            hint = "restrict access to the port; if ulimit -n is low, raise it"
+            log.warning("too_many_connections", limit=self._limit, hint=hint)
+            next(each for each in self if not each.is_busy).abort()
+
+
 class Connection(web.RequestHandler):
     """One client connection: buffers at most one chunk, and logs nothing that the client sends."""
 
-    def __init__(self, server: web.Server, max_connections: int) -> None:
+    is_busy = False  # whether a request is running
+
+    def __init__(
+        self, server: web.Server, authenticator: Authenticator | None, open_: Pool, handshakes: Pool
+    ) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -37,29 +61,101 @@ class Connection(web.RequestHandler):
             lingering_time=0.0,
             access_log=None,  # type: ignore[arg-type]  # turns it off
         )
-        self._server, self._max_connections = server, max_connections
+        self._authenticator, self._open, self._handshakes = authenticator, open_, handshakes
+        self._handshake: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Pause writing as soon as data remains in the write buffer."""
+        """Wait for a TLS handshake or a request."""
         self._socket = cast("asyncio.Transport", transport)
-        if len(self._server.connections) >= self._max_connections:
-            hint = "raise the limit of open files (ulimit -n)"
-            log.warning("too_many_connections", limit=self._max_connections, hint=hint)
-            self._socket.abort()
+        self._timer = self._loop.call_later(IDLE_TIMEOUT, self.abort)
+        self._open.enter(self)
+        self._tls = self._authenticator and self._authenticator.config().tls
+        if not self._tls:
+            self._begin(self._socket)
+
+    def data_received(self, data: bytes) -> None:
+        """Start the TLS handshake, or parse a request."""
+        self.touch()
+        if self._tls and not self._handshake:
+            self._socket.pause_reading()
+            self._handshake = self._loop.create_task(self._shake_hands(self._tls, data))
+        else:
+            super().data_received(data)
+
+    async def _shake_hands(self, tls: ssl.SSLContext, hello: bytes) -> None:
+        if self._socket.is_closing():
             return
-        self._socket.set_write_buffer_limits(high=1)
+        self._handshakes.enter(self)  # not earlier: asyncio allocates 256 KiB for each
+        self._loop.call_soon(self._loop.call_soon, self._feed, hello)  # once start_tls is waiting
+        transport = None
+        with suppress(OSError):  # also ssl.SSLError
+            transport = await self._loop.start_tls(
+                self._socket, self, tls, server_side=True, ssl_shutdown_timeout=CLOSE_TIMEOUT
+            )
+        self._handshakes.pop(self, None)
+        if transport and not transport.is_closing():
+            self._begin(transport)
+        else:
+            self.abort()
+
+    def _feed(self, hello: bytes) -> None:
+        protocol: Any = self._socket.get_protocol()
+        if protocol:  # the client is still connected
+            protocol.get_buffer(len(hello))[: len(hello)] = hello
+            protocol.buffer_updated(len(hello))
+
+    def _begin(self, transport: asyncio.Transport) -> None:
+        self._timer.cancel()
+        transport.set_write_buffer_limits(high=1)  # pauses writing as soon as data remains
         super().connection_made(transport)
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Stop counting the connection."""
+        self._leave()
+        super().connection_lost(exc)
+
+    def abort(self, reason: str = "") -> None:
+        """Disconnect the client; `reason` is why it does not get the whole response."""
+        if reason:
+            log.warning("response_aborted", reason=reason)
+        self._leave()
+        self._socket.abort()
+
+    def _leave(self) -> None:
+        self._open.pop(self, None)
+        self._handshakes.pop(self, None)
+        self._timer.cancel()
+
+    def touch(self) -> None:
+        """Note that the client is active."""
+        if self in self._open:
+            self._open[self] = self._open.pop(self)  # is last now
+
     def pause_writing(self) -> None:
-        """Disconnect the client unless it reads in time."""
+        """Disconnect the client unless it continues to read."""
         super().pause_writing()
-        loop = asyncio.get_running_loop()
-        self._stalled = loop.call_later(WRITE_TIMEOUT, self._socket.abort)
+        self._unsent = -1
+        self._watch()
 
     def resume_writing(self) -> None:
         """Continue writing."""
         super().resume_writing()
-        self._stalled.cancel()
+        self._timer.cancel()
+
+    def _watch(self) -> None:
+        if self.stalled_for() >= STALL_TIMEOUT:
+            self.abort("stalled")
+        else:
+            self._timer = self._loop.call_later(0.5, self._watch)
+
+    def stalled_for(self) -> float:
+        """Return the seconds since the client has last taken something; 0 if all is sent."""
+        if not self.writing_paused:
+            return 0.0
+        unsent, now = self._socket.get_write_buffer_size(), self._loop.time()
+        if unsent != self._unsent:
+            self._unsent, self._progress = unsent, now
+        return now - self._progress
 
     def handle_error(
         self,
@@ -89,22 +185,20 @@ async def serving(
     """
     runner = web.AppRunner(app, shutdown_timeout=CLOSE_TIMEOUT)
     await runner.setup()
-    tls = authenticator.ssl_context if authenticator else None
+    scheme = "https" if authenticator and authenticator.config().tls else "http"
+    # Without a file to spare, asyncio cannot accept connections, and logs this without end.
     max_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    pools = Pool(min(MAX_CONNECTIONS, max_files // 2)), Pool(MAX_HANDSHAKES)
+    protocol = partial(Connection, cast("web.Server", runner.server), authenticator, *pools)
     try:
-        server = await asyncio.get_running_loop().create_server(
-            # Without a file to spare, asyncio cannot accept connections, and logs this without end.
-            partial(Connection, cast("web.Server", runner.server), max_files // 2),
-            host,
-            port,
-            ssl=tls,
-            ssl_handshake_timeout=IDLE_TIMEOUT if tls else None,
-            ssl_shutdown_timeout=CLOSE_TIMEOUT if tls else None,
-        )
+        server = await asyncio.get_running_loop().create_server(protocol, host, port)
         try:
             host, port = min((each.getsockname() for each in server.sockets), key=len)[:2]
-            yield f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+            yield f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         finally:
             server.close()
+            for connection in list(pools[0]):
+                if not connection.connected:  # aiohttp does not know of it
+                    connection.abort()
     finally:
         await runner.cleanup()

@@ -14,7 +14,7 @@ import pytest
 from fake_clock import fake_clock, fake_time
 from pki import client_context
 from structlog.testing import capture_logs
-from web_server import TLS, FakeState, ask, connection, get, head, install, serve, snapshot
+from web_server import TLS, FakeState, connection, get, head, install, serve, snapshot
 
 from exporter import NAME
 from exporter.web.auth import Authenticator
@@ -25,6 +25,8 @@ GZIP, PLAIN = (
     GET + HOST + b"Accept-Encoding: %b\r\n\r\n" % each for each in (b"gzip", b"identity")
 )
 ENCODINGS = pytest.mark.parametrize("data", [GZIP, PLAIN], ids=["gzip", "plain"])
+HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+"""Start of a TLS handshake."""
 BIG = FakeState(snapshot(200_000))
 """Its body is larger than the buffers of the kernel, also compressed."""
 
@@ -69,7 +71,7 @@ async def test_an_incomplete_request_ends_the_connection(first: bytes, then: byt
 
 @pytest.mark.parametrize(
     ("data", "seconds"),
-    [(b"", 15.0), (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 15.0), (GZIP, 1.0)],
+    [(b"", 15.0), (HELLO, 15.0), (GZIP, 1.0)],
     ids=["silent", "stalled-handshake", "plain-http"],
 )
 @fake_time
@@ -91,18 +93,38 @@ async def test_an_incomplete_handshake_ends(tmp_path: Path, data: bytes, seconds
 
 
 @ENCODINGS
-@pytest.mark.parametrize("size", [1, 100_000])
 @fake_time
-async def test_a_slow_client_is_disconnected_and_counts_as_scrape(data: bytes, size: int) -> None:
-    async with serve(BIG, max_requests=1) as url, not_reading(url, data) as slow:
-        start = now()
-        while (reply := await get(url)).status == 503:
-            assert "web.max_requests" in reply.text
+async def test_a_client_that_does_not_read_makes_room_for_another_scrape(data: bytes) -> None:
+    async with serve(BIG, max_requests=1) as url, not_reading(url, data):
+        with capture_logs() as logs:
+            reply = await get(url)
+            assert (reply.status, "web.max_requests" in reply.text) == (503, True)
             assert (await get(url, "/-/healthy")).status == 200
-            with suppress(BlockingIOError):
-                slow.recv(size)
-            await asyncio.sleep(1.0)
-        assert 25.0 < now() - start < 35.0
+            await asyncio.sleep(1.5)
+            assert (await get(url)).status == 200
+    assert [each["event"] for each in logs] == ["scrape_refused", "response_aborted"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "low", "high", "reason"), [(0, 4.0, 7.0, "stalled"), (300_000, 25.0, 35.0, "timeout")]
+)
+@fake_time
+async def test_a_client_that_reads_too_slowly_is_disconnected(
+    rate: int, low: float, high: float, reason: str
+) -> None:
+    start = now()
+    with capture_logs() as logs:
+        async with serve(BIG) as url, not_reading(url) as slow:
+            while not logs:
+                read = 0
+                while read < rate:
+                    try:
+                        read += len(slow.recv(65_536))
+                    except BlockingIOError:
+                        await asyncio.sleep(0)
+                await asyncio.sleep(1.0)
+            assert low < now() - start < high
+    assert [(each["event"], each["reason"]) for each in logs] == [("response_aborted", reason)]
 
 
 @pytest.mark.parametrize("last", [b"", b"malformed\r\n\r\n"])
@@ -133,7 +155,9 @@ UNUSUAL = {
     "http-1.0": (b"GET / HTTP/1.0\r\n", 200),
     "absolute-url": (b"GET http://x/metrics?y HTTP/1.1\r\n" + HOST, 200),
     "bad-url": (b"GET http://[::1/ HTTP/1.1\r\n" + HOST, 400),
-    "options": (b"OPTIONS * HTTP/1.1\r\nHost: canary x:[\r\n", 404),
+    "options": (b"OPTIONS * HTTP/1.1\r\n" + HOST, 404),
+    "bad-host": (b"GET / HTTP/1.1\r\nHost: canary/x\r\n", 400),
+    "ip-address": (b"GET / HTTP/1.1\r\nHost: [::1]:9350\r\n", 200),
     "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03canary", 400),
     "garbage": (b"\xde\xad\xbe\xef canary\r\n", 400),
     "unknown-method": (b"CANARY / HTTP/1.1\r\n" + HOST, 400),
@@ -161,6 +185,16 @@ async def test_no_byte_of_an_unusual_request_is_logged(data: bytes, status: int)
     assert [event["event"] for event in logs] == ["malformed_request"] * (status == 400)
 
 
+@pytest.mark.parametrize(
+    "data", [GET + b"Connection: upgrade\r\nUpgrade: websocket\r\n", b"CONNECT x:1 HTTP/1.1\r\n"]
+)
+async def test_nothing_is_read_after_a_request_for_another_protocol(data: bytes) -> None:
+    async with serve() as url, connection(url) as (reader, writer):
+        writer.write(data + HOST + b"\r\n" + PLAIN)
+        text = await reader.read()
+    assert text.count(b"HTTP/1.1 ") == text.count(b"\r\nConnection: close\r\n") == 1
+
+
 async def test_a_request_body_is_not_read() -> None:
     async with serve() as url, connection(url) as (reader, writer):
         writer.write(b"POST /metrics HTTP/1.1\r\n" + HOST + b"Content-Length: 10000000000\r\n\r\n")
@@ -171,17 +205,36 @@ async def test_a_request_body_is_not_read() -> None:
                 await writer.drain()
 
 
-async def test_connections_beyond_half_the_limit_of_open_files_are_closed() -> None:
+@pytest.mark.parametrize(
+    ("text", "data", "limit"),
+    [(None, b"", 128), (TLS, b"", 128), (TLS, HELLO, 100)],
+    ids=["plain", "tls", "handshakes"],
+)
+async def test_a_new_connection_replaces_the_one_that_is_idle_longest(
+    tmp_path: Path, text: str | None, data: bytes, limit: int
+) -> None:
+    install(tmp_path)
+    (tmp_path / "web.yml").write_text(text or "http_server_config: {}")
+    tls = client_context() if text else None
     async with AsyncExitStack() as stack:
+        auth = Authenticator(tmp_path / "web.yml", fake_clock())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(resource, "getrlimit", lambda _: (64, 64))
-            url = await stack.enter_async_context(serve())
+            patch.setattr(resource, "getrlimit", lambda _: (256, 256))
+            url = await stack.enter_async_context(serve(BIG, auth))
         logs = stack.enter_context(capture_logs())
-        clients = [await stack.enter_async_context(connection(url)) for _ in range(40)]
-        replies = [ask(each, "/-/healthy") for each in clients]
-        results = await asyncio.gather(*replies, return_exceptions=True)
-        assert sum(not isinstance(each, Exception) for each in results) == 32
-        assert {event["event"] for event in logs} == {"too_many_connections"}
+        busy = await stack.enter_async_context(connection(url, tls))
+        busy[1].write(PLAIN)
+        await busy[0].readuntil(b"\r\n\r\n")
+        idle = []
+        for _ in range(limit + 10):
+            idle.append(await stack.enter_async_context(connection(url)))
+            idle[-1][1].write(data)
+        assert (await get(url, "/-/healthy", tls=tls)).status == 200
+        assert await busy[0].read(1)
+        await asyncio.gather(idle[0][0].read(), return_exceptions=True)
+        assert not idle[-1][0].at_eof()
+    assert {(event["event"], event["limit"]) for event in logs} == {("too_many_connections", limit)}
+    assert len(logs) == (11 if data else 12)
 
 
 async def test_at_shutdown_a_running_scrape_completes_and_connections_are_refused() -> None:
@@ -198,12 +251,3 @@ async def test_at_shutdown_a_running_scrape_completes_and_connections_are_refuse
         await reader.readexactly(int(headers.partition(b"Content-Length: ")[2].split()[0]))
         assert await reader.read() == b""
         await stop
-
-
-@fake_time
-async def test_shutdown_waits_ten_seconds_for_a_client_that_does_not_read() -> None:
-    server = serve(BIG)
-    async with not_reading(await server.__aenter__()):
-        start = now()
-        await server.__aexit__(None, None, None)
-        assert 9.0 < now() - start < 11.0

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import ssl
 import time
+from asyncio.subprocess import DEVNULL
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -172,6 +173,14 @@ async def test_insecure_tls_fails(folder: Path, version: str, ciphers: str, stat
     client.minimum_version = client.maximum_version = ssl.TLSVersion[version]
     async with serve(folder, TLS) as served:
         assert await served.status(tls=client) == status
+
+
+async def test_finite_field_key_exchange_fails(folder: Path) -> None:
+    async with serve(folder, TLS) as served:
+        address = served.url.removeprefix("https://")
+        command = ("openssl", "s_client", "-groups", "ffdhe2048", "-connect", address)
+        client = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stderr=DEVNULL)
+        assert await client.wait() == 1
 
 
 async def test_clients_need_a_certificate_of_the_ca(folder: Path, prometheus: Tls) -> None:

@@ -1,0 +1,25 @@
+"""Reads files that an administrator names: settings, secrets, and certificates."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: also for an empty file, and at once for what would block: a pipe or a terminal.
+    """
+    with open(path, "rb", opener=_open) as file:  # Path.open takes no opener
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        content = file.read()
+    if not content:
+        raise OSError(errno.EINVAL, "empty file")
+    return content
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
