@@ -13,8 +13,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-dep
 PINNED := $(PIP) --require-hashes --only-binary=:all:
 PYTEST := $(BIN)/python -m pytest
 PURE := exporter/inventory.py,exporter/labels.py,exporter/metrics/exposition.py,exporter/metrics/families.py
-PURE := $(PURE),exporter/sessions/aggregate.py,exporter/sessions/filters.py,exporter/sessions/histograms.py
-PURE := $(PURE),exporter/sessions/model.py,exporter/sessions/store.py,exporter/web/status.py
+PURE := $(PURE),exporter/render.py,exporter/series_limit.py,exporter/sources/aggregate.py,exporter/sources/results.py
+PURE := $(PURE),exporter/sources/rows.py,exporter/sources/session_filter.py,exporter/sources/site_histograms.py
+PURE := $(PURE),exporter/web/status.py
 
 # Programs that system tests start, unpacked by tests/system/tools.sh where the host has none.
 export PATH := $(PATH):$(CURDIR)/.tools/usr/bin

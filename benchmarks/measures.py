@@ -20,6 +20,7 @@ from benchmarks.programs import BARE, EXPORTER, GO, NAIVE, NGINX, NGINX_PORT, OU
 from exporter.clock import Clock
 from exporter.metrics.exposition import COMPRESSION_LEVEL
 from exporter.simulator import Simulator, World
+from exporter.sources.round_source import RoundSource
 
 SIZES = (1_000, 10_000, 100_000)
 AT_LEAST = {"P1": 0.5, "P2": 1000.0, "P3": 200.0, "P4": 20.0, "P5": 8.0}
@@ -67,7 +68,8 @@ def measure(plan: Plan, folder: Path) -> Iterator[Measure]:
     yield from polls(plan, folder)
     yield from scrapes_during_polls(plan, folder)
     yield demo_memory()
-    yield from asyncio.run(requests())
+    for agents in SIZES[:2]:
+        yield from asyncio.run(requests(agents))
     yield start_time(plan)
 
 
@@ -154,28 +156,37 @@ def demo_memory() -> Measure:
     return Measure("P9", "memory of `demo`", *memory, "MB", "only aiohttp and prometheus-client")
 
 
-async def requests() -> list[Measure]:
-    """P10: requests of a poll at steady state."""
-    now, page_size, aid = float(data.END), 20, int(data.AID)
-    world, clock = World(agents=200), Clock(lambda: now, lambda: now)
-    simulator = Simulator(world, page_size=page_size, clock=lambda: now)
+async def requests(agents: int) -> list[Measure]:
+    """P10: requests an hour of each source, and the minimum that paging allows."""
+    start, aid, measures = float(data.END), int(data.AID), []
+    now, world = start, World(agents=agents)
+    clock = Clock(lambda: now, lambda: now)
+    simulator = Simulator(world, clock=lambda: now, rate_limit=1_000_000)
     async with ours.exporter(await simulator.start(), clock=clock) as exporter:
         pollers = exporter.manager.pollers
         for poller in pollers:
             await ours.poll(exporter, poller)
-        start, now = now - exporter.config.overlap, now + exporter.config.interval
-        sessions = list(world.sessions(aid, start, now, now))
-        listings = {
-            "sessions": [sum(s.listed for s in sessions), sum(s.measured for s in sessions)],
-            "agents": [len(world.agents_of(aid, now))],
-        }
-        measures = []
+        simulator.requests.clear()
         for poller in pollers:
-            simulator.requests.clear()
+            source = poller.source
+            now = start + source.interval
             await ours.poll(exporter, poller)
-            pages = sum(ceil(records / page_size) for records in listings[poller.source.name])
-            name, sent = f"requests of a poll, {poller.source.name}", len(simulator.requests)
-            measures.append(Measure("P10", name, sent, pages, "", "pages of the overlap"))
+            sent = len(simulator.requests)
+            simulator.requests.clear()
+            if isinstance(source, RoundSource):
+                first = (start - source.config.overlap) // source.round_seconds
+                first *= source.round_seconds
+            sessions = list(world.sessions(aid, first, now, now))
+            records = {
+                "sessions": [sum(s.listed for s in sessions), sum(s.measured for s in sessions)],
+                "agents": [len(world.agents_of(aid, now))],
+                "local_networks": [len(list(world.probes(aid, first, now, now)))],
+            }[source.name]
+            polls = 3600 / source.interval
+            least = sum(ceil(each / data.PAGE_SIZE) for each in records)
+            name = f"requests an hour, {source.name}, {agents:,} agents"
+            values = polls * sent, polls * least
+            measures.append(Measure("P10", name, *values, "", "pages of the overlap"))
     await simulator.stop()
     return measures
 

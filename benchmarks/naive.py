@@ -21,7 +21,7 @@ from pydantic.alias_generators import to_camel
 
 from benchmarks.bare import serve
 from benchmarks.data import AID, read
-from exporter.metrics.families import FAMILIES
+from exporter.sources.sessions import SERIES
 
 LABELS = ("aid", "agent", "site", "protocol")
 
@@ -80,7 +80,7 @@ def create_registry(folder: Path) -> prometheus.CollectorRegistry:
     registry = prometheus.CollectorRegistry()
     gauges = {
         family.short_name: prometheus.Gauge(family.name, family.help, LABELS, registry=registry)
-        for family in FAMILIES
+        for family in SERIES.families
     }
     newest: dict[tuple[str, str, str], list[Session]] = {}
     for user in users:

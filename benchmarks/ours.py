@@ -22,11 +22,9 @@ from exporter.clock import Clock
 from exporter.inventory import AccountGroup
 from exporter.metrics.exposition import Format, gzip_chunks
 from exporter.poller import Poller
-from exporter.sessions.model import SessionBatch
 from exporter.settings import load
-from exporter.thousandeyes import v7
 from exporter.thousandeyes.api import Api
-from exporter.thousandeyes.schema import decode
+from exporter.thousandeyes.schema import Rejected, decode
 from exporter.web.app import create_app
 from exporter.web.server import serving
 
@@ -36,15 +34,13 @@ class FileApi(Api):
 
     folder: Path
 
-    async def sessions(self, *_: Any) -> SessionBatch:
+    async def read(self, listings: Any, *_: Any, **__: Any) -> tuple[Any, Rejected]:
         """Return all sessions."""
-        batch = SessionBatch([], [], Counter())
-        for body in data.read(self.folder, "users"):
-            batch.users.extend((await asyncio.to_thread(decode, body, v7.USER_SESSIONS)).records)
-        for body in data.read(self.folder, "networks"):
-            page = await asyncio.to_thread(decode, body, v7.NETWORK_SESSIONS)
-            batch.networks.extend(page.records)
-        return batch
+        records: list[list[Any]] = [[], []]
+        for found, listing, name in zip(records, listings, ("users", "networks"), strict=True):
+            for body in data.read(self.folder, name):
+                found.extend((await asyncio.to_thread(decode, body, listing)).records)
+        return records, Counter()
 
     async def account_groups(self, *_: Any) -> list[AccountGroup]:
         """Return one account group without a name."""

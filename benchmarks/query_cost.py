@@ -7,6 +7,7 @@ and changes one of them every hour. Prometheus evaluates the rules itself.
 # ruff: noqa: T201  prints a table
 
 import json
+import re
 import struct
 import sys
 import time
@@ -20,7 +21,10 @@ from urllib.parse import urlencode
 import yaml
 
 from benchmarks.programs import server
-from exporter.metrics import families
+from exporter.metrics.families import PREFIX, Table
+from exporter.sources import agents as endpoint
+from exporter.sources import local_networks
+from exporter.sources.site_histograms import HISTOGRAMS, SITE_SESSIONS
 from grafana.generate import FOLDER
 from grafana.interpolation import DEFAULTS, interpolate
 
@@ -43,27 +47,41 @@ def series(agents: int, hour: int) -> Iterator[tuple[str, Mapping[str, str]]]:
     for n in range(agents):
         labels = {"aid": "1001", "agent": f"agent{n}", "agent_name": f"name{n}", "platform": "mac"}
         labels |= {"os_version": f"{n % 5}", "agent_version": f"{n % 4}", "location": f"{n % 40}"}
+        labels |= {"connection": f"{n % 2}", "isp": f"{n % 9}", "vpn": f"{n % 3}"}
         people.append(labels)
-        yield families.AGENT_INFO, labels | target
-        yield families.AGENT_LAST_SEEN, {"aid": "1001", "agent": f"agent{n}"} | target
+        own = target | {"target_type": "gateway", "aid": "1001"}
+        for table in (endpoint.INFO, endpoint.CONNECTION, endpoint.STATE, local_networks.AGENTS):
+            yield from rows(table, own | labels)
+        for type_ in ("gateway", "dns", "vpn")[: 2 + n % 2]:
+            yield from rows(local_networks.TARGETS, own | labels | {"target_type": type_})
         for site in (7 * n + hour % 5, 7 * n + 5, 7 * n + 10, 7 * n + 15):
             key = {"aid": "1001", "site": f"site{site % SITES}", "agent": f"agent{n}"} | target
             keys.append(key)
-            yield from ((families.PREFIX + name, key) for name in GAUGES.split())
+            yield from ((PREFIX + name, key) for name in GAUGES.split())
     for each in ({"aid": "1001", "site": each["site"]} | target for each in sites):
-        yield f"{families.SITE_SESSIONS}_total", each
-        for family in families.HISTOGRAMS:
+        yield f"{SITE_SESSIONS}_total", each
+        for family in HISTOGRAMS:
             for bound in (*family.buckets, "+Inf"):
                 yield f"{family.name}_bucket", each | {"le": str(bound)}
     levels: dict[str, list[dict[str, str]]] = {"aid": sites[:1], "aid_location": people[:40]}
     levels |= {"aid_site": sites, "aid_site_path": sites, "aid_agent": people}
-    levels |= {"aid_agent_site": keys, "target": keys}
+    levels |= {"aid_agent_site": keys, "target": keys, "aid_vpn": people[:3]}
+    gateways = [each | {"target_type": "gateway"} for each in people[:40]]
+    levels |= {"aid_location_target_type": gateways, "aid_connection": people[:2]}
+    infos = {f"aid_agent:{PREFIX}{t.families[0].short_name}:name": t for t in endpoint.TABLES[:2]}
     groups = yaml.safe_load(RULES.read_text())["groups"]
     for name in (rule["record"] for each in groups for rule in each["rules"] if "record" in rule):
         level = name.split(":")[0]
-        all_labels = level == "target" or name == f"aid_agent:{families.AGENT_INFO}:name"
+        keys_of = {*re.findall("target_type|[a-z]+", level), "aid"}
+        keys_of.update(infos[name].labels if name in infos else ())
         for each in levels[level]:
-            yield name, {k: each[k] for k in (each if all_labels else level.split("_"))}
+            yield name, each if level == "target" else {k: each[k] for k in keys_of}
+
+
+def rows(table: Table, labels: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield the series of a table for one agent or target."""
+    own = {name: labels[name] for name in (*table.labels, "aid", "job", "instance")}
+    return ((family.name, own) for family in table.families)
 
 
 def samples(points: Iterator[tuple[int, float]]) -> bytes:

@@ -12,10 +12,14 @@ from types import SimpleNamespace
 from prometheus_client.metrics import MetricWrapperBase
 
 from exporter.errors import HINTS
-from exporter.metrics import families as metrics
+from exporter.metrics.families import DESCRIPTIONS, Family, Table
 from exporter.metrics.self_metrics import SelfMetrics
+from exporter.render import ACCOUNT_GROUP_INFO
 from exporter.settings import reference
 from exporter.simulator import FAULTS
+from exporter.sources import agents, local_networks
+from exporter.sources.sessions import SERIES
+from exporter.sources.site_histograms import HISTOGRAMS, SITE_SESSIONS, SITE_SESSIONS_HELP
 
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(?=<!-- /generated -->)", re.DOTALL)
@@ -34,32 +38,49 @@ def code(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
+def field(family: Family) -> str:
+    """Return the API fields of a family, and their unit if it is converted."""
+    fields = family.field.split(", ") if family.field else ()
+    return ", ".join(filter(None, (code(fields), family.unit.api)))
+
+
+def meaning(family: Family) -> str:
+    """Return the description of a family and its note."""
+    return f"{family.description}. {family.note}".strip()
+
+
 def session_metrics() -> Iterable[tuple[str, ...]]:
     """Return name, meaning, field, aggregation and whether `standard` keeps each gauge."""
-    for each in metrics.FAMILIES:
-        field = ", ".join(filter(None, (each.field and code([each.field]), each.unit.api)))
-        aggregation = metrics.DESCRIPTIONS[each.aggregation].removesuffix(" over the sessions")
-        text = f"{each.description}. {each.note}".strip()
-        yield code([each.name]), text, field, aggregation, "" if each.detail else "yes"
+    for each in SERIES.families:
+        kept = "" if each.detail else "yes"
+        yield code([each.name]), meaning(each), field(each), DESCRIPTIONS[each.aggregation], kept
+
+
+def local_network_metrics() -> Iterable[tuple[str, ...]]:
+    """Return name, labels, meaning, field and aggregation of each gauge of local networks."""
+    for table, each in families(local_networks.TARGETS, local_networks.AGENTS):
+        labels, aggregation = code(["aid", *table.labels]), DESCRIPTIONS[each.aggregation]
+        yield code([each.name]), labels, meaning(each), field(each), aggregation
+
+
+def families(*tables: Table) -> Iterable[tuple[Table, Family]]:
+    """Return all families of tables, each with its table."""
+    return ((table, family) for table in tables for family in table.families)
 
 
 def histograms() -> Iterable[tuple[str, ...]]:
     """Return name, meaning, field and buckets of each histogram."""
-    for each in metrics.HISTOGRAMS:
+    for each in HISTOGRAMS:
         buckets = ", ".join(f"{bound:g}" for bound in each.buckets)
         yield code([each.name]), f"{each.description}.", code([each.field]), buckets
 
 
 def other_metrics() -> Iterable[tuple[str, ...]]:
-    """Return name, labels and meaning of the metrics of sites, agents and account groups."""
-    info = ("agent_name", "platform", "agent_version", "os_version", "location")
-    for name, labels, text in (
-        (f"{metrics.SITE_SESSIONS}_total", ("site", "protocol"), metrics.SITE_SESSIONS_HELP),
-        (metrics.AGENT_INFO, ("agent", *info), metrics.AGENT_INFO_HELP),
-        (metrics.AGENT_LAST_SEEN, ("agent",), metrics.AGENT_LAST_SEEN_HELP),
-        (metrics.ACCOUNT_GROUP_INFO, ("account_group",), metrics.ACCOUNT_GROUP_INFO_HELP),
-    ):
-        yield code([name]), code(["aid", *labels]), text
+    """Return name, labels, meaning and field of the metrics of sites, agents, account groups."""
+    site = code(["aid", "site", "protocol"])
+    yield code([f"{SITE_SESSIONS}_total"]), site, SITE_SESSIONS_HELP, ""
+    for table, each in families(*agents.TABLES, ACCOUNT_GROUP_INFO):
+        yield code([each.name]), code(["aid", *table.labels]), meaning(each), field(each)
 
 
 def exporter_metrics() -> Iterable[tuple[str, ...]]:
@@ -76,7 +97,11 @@ def exporter_metrics() -> Iterable[tuple[str, ...]]:
 TABLES = {
     "session-metrics": ("metric,description,API field,aggregation,`standard`", session_metrics),
     "histograms": ("histogram,description,API field,buckets", histograms),
-    "other-metrics": ("metric,labels,description", other_metrics),
+    "local-network-metrics": (
+        "metric,labels,description,API field,aggregation",
+        local_network_metrics,
+    ),
+    "other-metrics": ("metric,labels,description,API field", other_metrics),
     "exporter-metrics": ("metric,type,labels,description", exporter_metrics),
     "reasons": (
         "reason,hint",

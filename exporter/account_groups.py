@@ -45,13 +45,17 @@ class PolledGroup:
 
     group: AccountGroup
     pollers: Sequence[Poller]
-    """One for each source, sessions first."""
+    """One for each source, in the order of their priority."""
 
     async def run(self) -> None:
-        """Run all pollers."""
+        """Run all pollers; the first one polls before the others start.
+
+        Its first poll shows how many requests it needs.
+        """
         async with asyncio.TaskGroup() as tasks:
             for poller in self.pollers:
                 tasks.create_task(poller.run())
+                await self.pollers[0].polled.wait()
 
 
 class AccountGroupManager:
@@ -83,6 +87,8 @@ class AccountGroupManager:
         self._api_clock = api_clock
         self._time = asyncio.get_running_loop().time
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._missing: set[str] = set()
+        """Ids of polled account groups that the last listing did not have."""
         self._unlisted = False  # the token may not list account groups, and this was logged
 
     @property
@@ -116,9 +122,16 @@ class AccountGroupManager:
         if self.failure:
             log.info("account_groups_listed", account_groups=len(found))
         self.failure = None
-        removed = self.groups.keys() - found.keys()
+        missing = self.groups.keys() - found.keys()
+        # Once can be an error of the API. The own account group is "" only until its id is known.
+        removed = missing & {*self._missing, ""}
+        self._missing = missing - removed
+        for aid in self._missing:
+            log.warning("account_group_missing", aid=aid, hint="removed if it is missing again")
         await self._stop(*removed)
         for aid in removed:
+            if aid:
+                log.warning("account_group_removed", aid=aid)
             del self.groups[aid]
             self._publisher.remove(aid)
             self._metrics.remove(aid)

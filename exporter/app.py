@@ -4,23 +4,35 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import structlog
 
 from exporter import __version__
 from exporter.account_groups import AccountGroupManager, AccountGroupsConfig
-from exporter.agents import AgentsSource
 from exporter.clock import Clock
 from exporter.errors import ExporterError, PollError, Reason, SettingsError
-from exporter.inventory import agent_names
 from exporter.metrics.exposition import Format, Snapshot, plain_chunks
-from exporter.metrics.families import HISTOGRAMS, select_families
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.poller import Poller
-from exporter.sessions.filters import SessionFilter
-from exporter.sessions.source import SessionsConfig, SessionsSource
 from exporter.settings import Settings, read_agent_names_key, read_token
 from exporter.snapshot import SnapshotPublisher
+from exporter.sources.agents import AgentsConfig, AgentsSource, agent_names
+from exporter.sources.local_networks import (
+    AGENTS,
+    LOOKBACK_POLLS,
+    MAX_LOOKBACK_SECONDS,
+    OVERLAP_SECONDS,
+    TARGETS,
+    TYPES,
+    LocalNetworksConfig,
+    LocalNetworksSource,
+)
+from exporter.sources.session_filter import SessionFilter
+from exporter.sources.sessions import SERIES, SessionsConfig, SessionsSource, fold
+from exporter.sources.site_histograms import HISTOGRAMS
+from exporter.sources.source import Context
 from exporter.status import status_view
 from exporter.supervisor import Supervisor
 from exporter.thousandeyes.api import Api
@@ -32,6 +44,8 @@ from exporter.web.status import StatusView
 
 log = structlog.get_logger()
 
+RESERVED_POLLS = 3
+"""Number of polls of sessions whose requests the other sources leave free."""
 SERIES_PER_SITE = sum(len(family.buckets) + 3 for family in HISTOGRAMS) + 1
 
 
@@ -57,20 +71,17 @@ class Exporter:
         Raises:
             SettingsError: A file that the settings name is invalid.
         """
-        mode = settings.metrics.agent_names
-        key = read_agent_names_key(settings) if mode == "hashed" else ""
         self.settings = settings
         self.shown: Sequence[tuple[str, str, str]] = ()
         """Name, value and origin of all settings, for the status page; secrets are masked."""
         self.clock = clock or Clock()
         self.metrics = SelfMetrics(process=process)
         self.client = _client(settings, self.metrics, self.clock)
-        self.api = api_type(self.client, settings.api.version, settings.filter.search)
-        self.config = sessions_config(settings)
+        self.api = api_type(self.client, settings.api.version)
+        self.sources = configured_sources(settings)
         self.publisher = SnapshotPublisher(
-            self.config.families,
             settings.metrics.max_series,
-            agent_names(mode, key),
+            partial(fold, SERIES.select(settings.metrics.families)),
             self.metrics,
         )
         self.supervisor = Supervisor(self.clock)
@@ -88,21 +99,23 @@ class Exporter:
             self.metrics,
             self.client.api_clock,
         )
-        self.metrics.poll_interval.labels("sessions").set(settings.poll.interval)
-        self.metrics.poll_interval.labels("agents").set(settings.agents.interval)
+        for source, config in self.sources:
+            self.metrics.poll_interval.labels(source.name).set(config.interval)
         self.metrics.series_limit.set(settings.metrics.max_series)
-        self.metrics.initialize_api(self.api.routes, RETRIED_REASONS)
+        listings = [
+            each for source, _ in self.sources for each in source.listings[settings.api.version]
+        ]
+        routes = [each.path for each in (*listings, self.api.account_groups_listing)]
+        self.metrics.initialize_api(routes, RETRIED_REASONS)
 
     def _create_pollers(self, aid: str) -> Sequence[Poller]:
         """Create the pollers of all sources of an account group."""
-        api_clock = self.client.api_clock
-        sources = (
-            SessionsSource(aid, self.api, api_clock, self.metrics, self.config),
-            AgentsSource(
-                aid, self.api, self.settings.agents.interval, self.config.filter.accepts_agent
-            ),
-        )
-        return [Poller(aid, each, api_clock, self.metrics, self.publisher) for each in sources]
+        clock, waits = self.client.api_clock, self.client.rate_limiter.waiting
+        context = Context(self.api, clock, self.metrics)
+        return [
+            Poller(aid, source(aid, context, config), clock, self.metrics, self.publisher, waits)
+            for source, config in self.sources
+        ]
 
     async def run(self) -> None:
         """Poll and publish until canceled."""
@@ -213,9 +226,11 @@ async def poll_once(settings: Settings) -> tuple[str, dict[str, Reason]]:
         await exporter.close()
 
 
-def sessions_config(settings: Settings) -> SessionsConfig:
-    """Return how sessions are polled."""
+def configured_sources(settings: Settings) -> Sequence[tuple[Any, Any]]:
+    """Return the class and the configuration of every source, in the order of their priority."""
     poll, filters, metrics = settings.poll, settings.filter, settings.metrics
+    networks, selection = settings.local_networks, metrics.families
+    key = read_agent_names_key(settings) if metrics.agent_names == "hashed" else ""
     session_filter = SessionFilter(
         filters.include_sites,
         filters.exclude_sites,
@@ -224,14 +239,41 @@ def sessions_config(settings: Settings) -> SessionsConfig:
         filters.include_protocols,
         [(group.pattern, group.name) for group in metrics.site_groups],
     )
-    return SessionsConfig(
-        poll.interval,
-        poll.lookback,
-        poll.overlap,
-        session_filter,
-        select_families(metrics.families),
-        max_sites=max(metrics.max_series // SERIES_PER_SITE, 1),
-    )
+    sources: list[tuple[Any, Any]] = [
+        (
+            SessionsSource,
+            SessionsConfig(
+                poll.interval,
+                poll.lookback,
+                poll.overlap,
+                [SERIES.select(selection)],
+                filters.search,
+                session_filter,
+                max_sites=max(metrics.max_series // SERIES_PER_SITE, 1),
+            ),
+        ),
+        (
+            AgentsSource,
+            AgentsConfig(
+                settings.agents.interval,
+                agent_names(metrics.agent_names, key),
+                session_filter.accepts_agent,
+                publish=bool(SERIES.select(selection).families),
+            ),
+        ),
+    ]
+    if networks.enabled and settings.api.version == "v7":
+        every_type = set(networks.types) == set(TYPES)
+        config = LocalNetworksConfig(
+            networks.interval,
+            min(max(poll.lookback, LOOKBACK_POLLS * networks.interval), MAX_LOOKBACK_SECONDS),
+            OVERLAP_SECONDS,
+            [TARGETS.select(selection), AGENTS.select(selection)],
+            {} if every_type else {"type": networks.types},
+            session_filter,
+        )
+        sources.append((LocalNetworksSource, config))
+    return sources
 
 
 def _client(settings: Settings, metrics: SelfMetrics, clock: Clock) -> Client:
@@ -249,6 +291,7 @@ def _client(settings: Settings, metrics: SelfMetrics, clock: Clock) -> Client:
         metrics,
         timeout=api.timeout,
         requests_per_minute=api.requests_per_minute,
+        reserve_seconds=RESERVED_POLLS * settings.poll.interval,
         ssl_context=ssl.create_default_context(cafile=api.ca_file) if api.ca_file else None,
         proxy=str(api.proxy.get_secret_value()) if api.proxy else None,
         clock=clock,

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -20,17 +20,21 @@ from exporter.account_groups import PolledGroup
 from exporter.app import Exporter
 from exporter.clock import Clock
 from exporter.errors import HINTS
-from exporter.inventory import AccountGroup, Agent
+from exporter.inventory import AccountGroup
 from exporter.metrics.exposition import Format
-from exporter.metrics.families import FAMILIES
 from exporter.poller import Poller
-from exporter.sessions.filters import normalize_host
-from exporter.sessions.model import SessionBatch
-from exporter.sessions.source import ROUND_SECONDS, SessionsResult
 from exporter.settings import Loaded, format_duration
+from exporter.sources.agents import Agent, AgentsSource
+from exporter.sources.round_source import RoundSource
+from exporter.sources.rows import Batch, Row
+from exporter.sources.session_filter import normalize_host
+from exporter.sources.sessions import SERIES, SessionsSource
 from exporter.thousandeyes.api import Api
+from exporter.thousandeyes.schema import Listing, Rejected
 from exporter.web.app import ExpositionCache
 from exporter.web.auth import Authenticator
+
+R = TypeVar("R")
 
 NEAR_LIMIT_RATIO = 0.8
 MIN_JOIN_RATIO = 0.5
@@ -89,19 +93,21 @@ class RecordingApi(Api):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.groups: list[AccountGroup] = []
-        self.batches: dict[str, SessionBatch] = {}
+        self.batches: dict[str, Batch] = {}
 
     async def account_groups(self, deadline: asyncio.Timeout) -> list[AccountGroup]:
         """See `Api`."""
         self.groups = await super().account_groups(deadline)
         return self.groups
 
-    async def sessions(
-        self, aid: str, start: int, end: int, deadline: asyncio.Timeout
-    ) -> SessionBatch:
+    async def read(
+        self, listings: Sequence[Listing[R]], aid: str, deadline: asyncio.Timeout, **options: Any
+    ) -> tuple[Sequence[list[R]], Rejected]:
         """See `Api`."""
-        self.batches[aid] = await super().sessions(aid, start, end, deadline)
-        return self.batches[aid]
+        records, rejected = await super().read(listings, aid, deadline, **options)
+        if listings is SessionsSource.listings[self.version]:
+            self.batches[aid] = Batch(cast("Sequence[list[Row]]", records), Counter(rejected))
+        return records, rejected
 
 
 async def check(loaded: Loaded, *, progress: Callable[[str], None], all_settings: bool) -> Report:
@@ -114,7 +120,7 @@ async def check(loaded: Loaded, *, progress: Callable[[str], None], all_settings
     if config_file:
         Authenticator(config_file, Clock())
     exporter = Exporter(loaded.settings, api_type=RecordingApi)
-    pages: dict[str, list[int]] = {"sessions": [], "agents": []}
+    pages: dict[str, list[int]] = {source.name: [] for source, _ in exporter.sources}
     try:
         progress("Querying account groups")
         await exporter.manager.update()
@@ -166,7 +172,7 @@ class _Reporter:
             verdict = "failed"
         elif not any(group["joined"] + group["user_only"] for group in groups):
             verdict = "nothing"
-        elif requests["total_per_minute"] > requests["limit_per_minute"]:
+        elif requests["per_minute"]["sessions"] > requests["limit_per_minute"]:
             verdict = "too_much"
         elif any(each.severity == "warning" for each in self._findings):
             verdict = "warnings"
@@ -192,14 +198,16 @@ class _Reporter:
         }
 
     def _group_section(self, polled: PolledGroup) -> Section:
-        aid, (sessions, agents) = polled.group.aid, polled.pollers
+        aid = polled.group.aid
+        sessions, agents = polled.pollers[:2]
         about = f"account group {aid}" if aid else "the token's own account group"
-        batch = self._api.batches.get(aid, SessionBatch([], [], Counter()))
+        batch = self._api.batches.get(aid, Batch(([], []), Counter()))
         latest = self._exporter.client.api_clock.now()
-        rejected = Counter[str](self._exporter.config.filter.apply(batch, latest).rejected)
+        source = cast("SessionsSource", sessions.source)
+        rejected = Counter[str](source.accept(batch, latest).rejected)
         filtered = rejected.pop("filtered", 0)
-        result = cast("SessionsResult", sessions.source.result)
-        users = [user for user, _ in result.sessions]
+        result = source.result
+        users = [user for user, _ in result.rows]
         delays = [user.commit_delay for user in users if user.commit_delay >= 0]
         median, p95 = np.quantile(delays, [0.5, 0.95]).tolist() if delays else (None, None)
         newest = max((user.round for user in users), default=None)
@@ -208,9 +216,12 @@ class _Reporter:
             "name": polled.group.name,
             "failure": str(sessions.failure or ""),
             "permissions": dict(_permissions(batch, sessions, agents)),
-            "agents": None if agents.failure else len(_agents(agents)),
-            "user_sessions": len(batch.users),
-            "network_sessions": len(batch.networks),
+            **{
+                each.source.name: None if each.failure else each.source.result.records
+                for each in polled.pollers[1:]
+            },
+            "user_sessions": len(batch.listings[0]),
+            "network_sessions": len(batch.listings[1]),
             "rejected": rejected,
             "filtered": filtered,
             "joined": 0,
@@ -234,12 +245,16 @@ class _Reporter:
             what = f"only {share} of user sessions have a network session"
             advice = f"check the agents' monitoring settings and the permission {VIEW_DATA!r}"
             self._find("warning", about, what, advice)
+        for poller in polled.pollers[2:]:  # that of agents is a missing permission
+            if failure := poller.failure:
+                what = f"{poller.source.name}: {failure}"
+                self._find("warning", about, what, HINTS[failure.reason])
         for permission, state in section["permissions"].items():
             if state == "missing":
                 advice = "grant it to the role of the token's user"
                 self._find("warning", about, f"missing permission: {permission}", advice)
         if rejected:
-            total = len(batch.users) + len(batch.networks) + batch.rejected.total()
+            total = len(batch.listings[0]) + len(batch.listings[1]) + batch.rejected.total()
             lost = rejected.total()
             severity: Severity = "warning" if lost > MAX_REJECTED_RATIO * total else "note"
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
@@ -252,14 +267,14 @@ class _Reporter:
             self._find("warning", about, what, advice)
         return section
 
-    def _why_no_data(self, section: Section, batch: SessionBatch) -> tuple[str, str]:
+    def _why_no_data(self, section: Section, batch: Batch) -> tuple[str, str]:
         """Return why no user session of an account group is published, and what to do."""
         if section["filtered"]:
-            keys = [user.key for user in batch.users]
+            agents, sites, protocols = zip(*(user.key for user in batch.listings[0]), strict=True)
             values = {
-                "sites": Counter(normalize_host(key.site) for key in keys),
-                "agents": Counter(key.agent for key in keys),
-                "protocols": Counter(key.protocol for key in keys),
+                "sites": Counter(map(normalize_host, sites)),
+                "agents": Counter(agents),
+                "protocols": Counter(protocols),
             }
             frequent = (
                 f"{name} such as {_format([value for value, _ in counter.most_common(3)])}"
@@ -282,15 +297,16 @@ class _Reporter:
 
     def _series_section(self) -> Section:
         publication, limit = self._exporter.publisher.current, self._settings.metrics.max_series
-        published, folded = publication.snapshot.series, publication.dropped
+        published, folded = publication.series, publication.dropped
         families, sites = Counter[str](), Counter[str]()
         for group in publication.groups:
-            table = group.sessions.series
-            for family, column in table.columns.items():
-                families[family] += int(np.count_nonzero(~np.isnan(column)))
-            for key, samples in zip(table.keys, table.samples.tolist(), strict=True):
-                sites[key.site] += samples
-        detail = sum(families[family.short_name] for family in FAMILIES if family.detail)
+            for table in (table for each in group.sources.values() for table in each.tables):
+                for family, column in table.columns.items():
+                    families[family] += int(np.count_nonzero(~np.isnan(column)))
+            for table in group.sessions.tables:
+                for (_, site, _), samples in zip(table.keys, table.samples.tolist(), strict=True):
+                    sites[site] += samples
+        detail = sum(families[family.short_name] for family in SERIES.families if family.detail)
         advice = "raise metrics.max_series, or use metrics.families, site groups or filters"
         if folded:
             what = f"{folded:,} series above metrics.max_series are folded into __other__"
@@ -318,32 +334,41 @@ class _Reporter:
 
     def _requests_section(self, pages: Mapping[str, Sequence[int]]) -> Section:
         """Estimate the steady state: later polls read the overlap, and a page of each listing."""
-        settings, poll = self._settings, self._settings.poll
-        share = min(1.0, (poll.overlap + poll.interval + ROUND_SECONDS) / poll.lookback)
-        later = sum(max(2, math.ceil(count * share)) for count in pages["sessions"])
-        listings = sum(pages["agents"]) + 1  # and the listing of account groups
-        sessions, agents = 60 * later / poll.interval, 60 * listings / settings.agents.interval
+        demand = {"account_groups": 60 / self._settings.agents.interval}
+        for source, config in self._exporter.sources:
+            read: Sequence[float] = pages[source.name]
+            if issubclass(source, RoundSource):
+                later = config.overlap + config.interval + source.round_seconds
+                share = min(1.0, later / config.lookback)
+                least = len(source.listings[self._settings.api.version])
+                read = [max(least, math.ceil(count * share)) for count in read]
+            demand[source.name] = 60 * sum(read) / config.interval
+        total = sum(demand.values())
         organization = self._exporter.client.rate_limiter.limits.limit
-        limit = min(settings.api.requests_per_minute, organization or DEFAULT_ORGANIZATION_LIMIT)
-        if sessions + agents >= NEAR_LIMIT_RATIO * limit:
-            what = f"{sessions + agents:.0f} requests a minute, limit {limit:.0f}"
-            advice = "raise poll.interval, shorten poll.overlap, or request less with filter.search"
+        limit = min(
+            self._settings.api.requests_per_minute, organization or DEFAULT_ORGANIZATION_LIMIT
+        )
+        if total >= NEAR_LIMIT_RATIO * limit:
+            what = f"{total:.0f} requests a minute, limit {limit:.0f}"
+            if demand["sessions"] < NEAR_LIMIT_RATIO * limit:
+                what += "; agents and local networks are polled less often, sessions are not"
+            advice = "raise api.requests_per_minute or the intervals, shorten poll.overlap, "
+            advice += "restrict local_networks.types, or request less with filter.search"
             self._find("warning", "requests", what, advice)
         return {
-            "sessions_per_minute": sessions,
-            "agents_per_minute": agents,
-            "total_per_minute": sessions + agents,
+            "per_minute": demand,
+            "total_per_minute": total,
             "limit_per_minute": limit,
             "organization_limit_per_minute": organization,
         }
 
 
 def _agents(poller: Poller) -> Sequence[Agent]:
-    return cast("Sequence[Agent]", poller.source.result)
+    return cast("AgentsSource", poller.source).result.agents
 
 
 def _permissions(
-    batch: SessionBatch, sessions: Poller, agents: Poller
+    batch: Batch, sessions: Poller, agents: Poller
 ) -> Iterator[tuple[str, Permission]]:
     """Infer permissions from what was refused, and from names replaced by numbers."""
 
@@ -356,8 +381,8 @@ def _permissions(
         masked = all(name.isdigit() or not name for name in names)
         return "unknown" if not names else "missing" if masked else "granted"
 
-    yield VIEW_DATA, granted(sessions, proven=bool(batch.users))
-    yield IDENTIFY_PAGES, identified([user.key.site for user in batch.users])
+    yield VIEW_DATA, granted(sessions, proven=bool(batch.listings[0]))
+    yield IDENTIFY_PAGES, identified([user.key[1] for user in batch.listings[0]])
     yield VIEW_AGENTS, granted(agents, proven=not agents.failure)
     yield IDENTIFY_AGENTS, identified([agent.name for agent in _agents(agents)])
 

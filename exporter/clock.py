@@ -12,8 +12,16 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
+import structlog
+
 from exporter.errors import PollError
 
+log = structlog.get_logger()
+
+MAX_JUMP_SECONDS = 60.0
+"""A `Date` header that differs more from the extrapolated time needs a confirmation."""
+CONFIRM_SECONDS = 30.0
+"""Time between two responses that confirm each other; longer than one poll's requests take."""
 MAX_TIMESTAMP = 253_370_764_800.0
 """The year 9999 in Unix seconds; a later `Date` header is ignored, because times after it cannot be
 formatted."""
@@ -44,6 +52,8 @@ class ApiClock:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self._offset: float | None = None
+        self._jump: tuple[float, float] | None = None
+        """When a jump was first seen, and the offset after it; not confirmed yet."""
 
     @property
     def synchronized(self) -> bool:
@@ -55,10 +65,25 @@ class ApiClock:
         return self.clock.wall() if self._offset is None else self.clock.monotonic() + self._offset
 
     def observe(self, date: str | None) -> None:
-        """Set the clock from a `Date` header; a missing or invalid one is ignored."""
-        timestamp = parse_http_date(date)
-        if timestamp is not None and 0 <= timestamp < MAX_TIMESTAMP:
-            self._offset = timestamp - self.clock.monotonic()
+        """Set the clock from a `Date` header; a missing or invalid one is ignored.
+
+        A jump counts only if a later response confirms it: a wrong `Date` of one poll must neither
+        remove what is published nor make old sessions new.
+        """
+        timestamp, now = parse_http_date(date), self.clock.monotonic()
+        if timestamp is None or not 0 <= timestamp < MAX_TIMESTAMP:
+            return
+        offset = timestamp - now
+        if self._offset is not None and abs(offset - self._offset) > MAX_JUMP_SECONDS:
+            since, jumped = self._jump or (now, offset)
+            if abs(offset - jumped) > MAX_JUMP_SECONDS or self._jump is None:
+                self._jump = (now, offset)
+                log.warning("api_clock_jump_ignored", seconds=round(offset - self._offset))
+                return
+            if now - since < CONFIRM_SECONDS:
+                return
+            log.warning("api_clock_jumped", seconds=round(offset - self._offset))
+        self._offset, self._jump = offset, None
 
 
 def parse_http_date(text: str | None) -> float | None:

@@ -15,11 +15,11 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 HINTS: dict[Reason, str] = {
     "dns": "check api.url and the DNS servers of this host; behind a proxy, set api.proxy",
     "connect": "check api.url and outbound firewall rules; behind a proxy, set api.proxy",
-    "tls": "check the clock of this host; if a proxy inspects TLS, set api.ca_file to its CA certificate",
-    "timeout": "the next poll retries; if it persists, raise api.timeout",
+    "tls": "check api.url and the clock of this host; if a proxy inspects TLS, set api.ca_file to its CA certificate",
+    "timeout": "the next poll retries; if it persists, check outbound firewall rules and proxies, or raise api.timeout",
     "reset": "the next poll retries; if it persists, check proxies and firewalls between this host and the API",
     "protocol": "check api.version, api.account_groups and filter.search: the API rejects one of them",
-    "auth": "create a new token and write it to the file of api.token_file; it is read again on every poll",
+    "auth": "check the file of api.token_file, or write a new token to it; it is read again on every poll",
     "forbidden": "grant the missing permission to the token's user, or remove the group from api.account_groups",
     "not_found": "check api.url and api.version, and that the token's user belongs to the account group",
     "rate_limited": "lower api.requests_per_minute or raise poll.interval: the organization's limit is shared",
@@ -59,6 +59,8 @@ class SettingsError(ExporterError, ValueError):
 class PollError(ExporterError):
     """A poll failed for one of the closed reasons; the message contains no secret."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, status: int | None = None) -> None:
         self.reason: Reason = reason
+        self.status = status
+        """HTTP status, if there was a response."""
         super().__init__(message)

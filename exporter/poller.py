@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,42 +11,22 @@ import structlog
 from exporter.clock import ApiClock
 from exporter.errors import HINTS, PollError, Reason
 from exporter.metrics.self_metrics import SelfMetrics
+from exporter.sources.results import Result
+from exporter.sources.source import Source
 
 log = structlog.get_logger()
 
 RECENT_POLLS = 60
-
-
-class Source(Protocol):
-    """One kind of data of one account group. A failed poll leaves its state unchanged."""
-
-    @property
-    def name(self) -> str:
-        """Value of the label `source`."""
-
-    @property
-    def interval(self) -> float:
-        """Seconds between polls."""
-
-    @property
-    def required(self) -> bool:
-        """Whether a failed poll is an error; if not, each outage is one warning."""
-
-    @property
-    def result(self) -> object:
-        """What is published; immutable."""
-
-    async def poll(self) -> Mapping[str, object]:
-        """Query the API and update the state; returns fields for the log. Raises `PollError`."""
-
-    async def refresh(self, *, complete: bool) -> None:
-        """Expire old data and compute `result`; `complete`: directly after a complete poll."""
+REFRESH_SECONDS = 60.0
+"""Maximum time after which old data expires, whatever the interval of the polls."""
+TICK_SECONDS = 5.0
+"""Time after which the end of a suspend is noticed: the event loop's clock stands still in it."""
 
 
 class Publisher(Protocol):
     """Receives results."""
 
-    def update(self, aid: str, source: str, result: object) -> None:
+    def update(self, aid: str, source: str, result: Result) -> None:
         """Publish a new result of one source of an account group."""
 
 
@@ -71,7 +51,9 @@ class Poller:
         api_clock: ApiClock,
         metrics: SelfMetrics,
         publisher: Publisher,
+        waits: Callable[[int], bool],
     ) -> None:
+        """Create a poller; `waits` returns whether requests of a priority wait for the limit."""
         self.aid = aid
         self.source = source
         self.recent: deque[PollRecord] = deque(maxlen=RECENT_POLLS)
@@ -82,29 +64,48 @@ class Poller:
         """End of the last complete poll, Unix seconds on the API's clock."""
         self.last_tick = asyncio.get_running_loop().time()
         """When the polling loop last ran, on the event loop's clock: a suspend is no delay."""
+        self.next_poll = self.last_tick
+        """When the next poll starts, on the event loop's clock."""
+        self.stretched = False
+        """Whether a poll was skipped because requests of higher priorities come first."""
+        self.polled = asyncio.Event()
+        """Set after the first poll."""
         self._api_clock = api_clock
         self._time = asyncio.get_running_loop().time
         self._metrics = metrics
         self._publisher = publisher
+        self._waits = waits
         self._failures = 0
         self._failing_since = 0.0
         self._log = log.bind(aid=aid, source=source.name)
         metrics.initialize(aid, source.name)
 
     async def run(self) -> None:
-        """Poll now and then at every interval, forever.
+        """Poll now, at every interval, and after a suspend; between polls, old data expires.
 
-        A tick during a poll is skipped and counted, and missed ticks are not caught up.
+        A poll that is due during another one is skipped and counted, and missed polls are not
+        caught up.
         """
-        interval = self.source.interval
+        interval, clock = self.source.interval, self._api_clock.clock
+        refreshed, suspended = self._time(), clock.monotonic() - self._time()
         async with asyncio.TaskGroup() as tasks:
             poll = tasks.create_task(self.poll())
-            due = self._time()
+            self.next_poll = self._time() + interval
             while True:
-                now = self._time()
-                due = due + interval if due + interval > now else now + interval
-                await asyncio.sleep(due - now)
-                self.last_tick = self._time()
+                await asyncio.sleep(min(self.next_poll - self._time(), TICK_SECONDS))
+                now = self.last_tick = self._time()
+                resumed = clock.monotonic() - now > suspended + TICK_SECONDS
+                if resumed:
+                    suspended, self.next_poll = clock.monotonic() - now, now
+                due = now >= self.next_poll
+                if resumed or now - refreshed >= REFRESH_SECONDS:
+                    refreshed = now
+                    if resumed or not due:
+                        await self._expire()
+                if not due:
+                    continue
+                following = self.next_poll + interval
+                self.next_poll = following if following > now else now + interval
                 if poll.done():
                     poll = tasks.create_task(self.poll())
                 else:
@@ -121,24 +122,32 @@ class Poller:
             failure = error
         except Exception as error:  # noqa: BLE001  a bug must not stop polling
             failure = self._crashed(error)
-        failure = await self._refresh(complete=failure is None) or failure
-        self._record(failure, self._time() - start, fields)
-        self._publisher.update(self.aid, self.source.name, self.source.result)
+        failure = await self._expire(polled=failure is None) or failure
+        seconds = self._time() - start
+        self.stretched = self.stretched and seconds >= self.source.interval
+        self._record(failure, seconds, fields)
+        self.polled.set()
 
     async def _skip(self) -> None:
         self._metrics.polls_skipped.labels(self.aid, self.source.name).inc()
-        self._log.warning(
-            "poll_skipped", hint="the previous poll is still running; raise the interval"
-        )
-        await self._refresh(complete=False)
-        self._publisher.update(self.aid, self.source.name, self.source.result)
+        self.stretched = self.stretched or self._waits(self.source.priority)
+        hint = "the previous poll is still running; raise the interval"
+        if self.stretched:
+            hint = "the previous poll waits for requests of other sources: raise "
+            hint += "api.requests_per_minute or the interval"
+        self._log.warning("poll_skipped", hint=hint)
+        await self._expire()
 
-    async def _refresh(self, *, complete: bool) -> PollError | None:
+    async def _expire(self, *, polled: bool = False) -> PollError | None:
+        """Expire old data and publish the result, if it can have changed."""
+        failure, changed = None, True
         try:
-            await self.source.refresh(complete=complete)
+            changed = await self.source.refresh(polled=polled)
         except Exception as error:  # noqa: BLE001  as above
-            return self._crashed(error)
-        return None
+            failure = self._crashed(error)
+        if changed:
+            self._publisher.update(self.aid, self.source.name, self.source.result)
+        return failure
 
     def _crashed(self, error: Exception) -> PollError:
         self._log.exception("poll_crashed")

@@ -1,13 +1,13 @@
 """Write the results of all account groups as a snapshot."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from typing import cast
 
-import msgspec
+import numpy as np
 
-from exporter.inventory import AccountGroup, Agent, AgentNames
-from exporter.metrics import families as table
+from exporter.inventory import AccountGroup
 from exporter.metrics.exposition import (
     Format,
     Snapshot,
@@ -18,11 +18,16 @@ from exporter.metrics.exposition import (
     label_set,
     metadata,
     write_gauges,
-    write_samples,
 )
-from exporter.metrics.families import HISTOGRAMS, Family
-from exporter.sessions.aggregate import SeriesTable
-from exporter.sessions.source import SessionsResult
+from exporter.metrics.families import COUNT, Family, SeriesTable, Table
+from exporter.sources.results import Result, SessionsResult
+from exporter.sources.rows import Floats
+from exporter.sources.site_histograms import HISTOGRAMS, SITE_SESSIONS, SITE_SESSIONS_HELP
+
+ACCOUNT_GROUP_INFO = Table(
+    ("account_group",),
+    (Family("account_group_info", "Name of an account group", "", COUNT, "last", "Always 1."),),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,59 +35,51 @@ class GroupResult:
     """Results of all sources of one account group."""
 
     group: AccountGroup
-    sessions: SessionsResult = field(default_factory=SessionsResult)
-    agents: Sequence[Agent] = ()
+    sources: Mapping[str, Result] = field(default_factory=dict)
+    """By name of the source."""
+
+    @property
+    def sessions(self) -> SessionsResult:
+        """The result of sessions; empty until the first poll."""
+        return cast("SessionsResult", self.sources.get("sessions", SessionsResult()))
 
 
-def render(
-    groups: Sequence[GroupResult],
-    families: Sequence[Family],
-    agent_names: AgentNames | None = None,
-) -> Snapshot:
-    """Write all families of all account groups; without `agent_names`, agents are omitted."""
+def render(groups: Sequence[GroupResult]) -> Snapshot:
+    """Write all tables and all histograms of all account groups."""
     writer = Writer()
-    labels = [_label_sets(each.group.aid, each.sessions.series) for each in groups]
-    series = 0
-    for family in families:
-        columns = (
-            (sets, each.sessions.series.columns[family.short_name])
-            for each, sets in zip(groups, labels, strict=True)
-            if sets
-        )
-        series += write_gauges(writer, family.name, family.help, columns)
+    columns: dict[Family, list[tuple[Sequence[str], Floats]]] = {}
+    for group in groups:
+        info = _account_group_info(group.group)
+        for table in (*(table for each in group.sources.values() for table in each.tables), info):
+            label_sets = _label_sets(group.group.aid, table)
+            for family in table.families if table.keys else ():
+                column = table.columns[family.short_name]
+                columns.setdefault(family, []).append((label_sets, column))
+    for family, parts in columns.items():
+        write_gauges(writer, family.name, family.help, parts)
     _write_histograms(writer, groups)
-    agents = [
-        (each.group.aid, agent_names(agent))
-        for each in groups
-        for agent in each.agents
-        if agent_names
-    ]
-    _write_agents(writer, agents)
-    named = [each.group for each in groups if each.group.name]
-    write_samples(
-        writer,
-        table.ACCOUNT_GROUP_INFO,
-        table.ACCOUNT_GROUP_INFO_HELP,
-        ((label_set(aid=group.aid, account_group=group.name), 1) for group in named),
-    )
     common = writer.part()
     tails = {format_: compress(_site_sessions(format_, groups), common.crc) for format_ in Format}
-    return Snapshot(common, tails, series)
+    return Snapshot(common, tails)
 
 
-def _label_sets(aid: str, series: SeriesTable) -> list[str]:
-    """Format the label sets, each followed by a space.
+def _account_group_info(group: AccountGroup) -> SeriesTable:
+    keys = [(group.name,)] if group.name else []
+    return SeriesTable(
+        ACCOUNT_GROUP_INFO.labels,
+        ACCOUNT_GROUP_INFO.families,
+        keys,
+        {"account_group_info": np.ones(len(keys))},
+    )
 
-    The common case does without `label_set`, for speed.
-    """
-    prefix = f'aid="{escape(aid)}",' if aid else ""
-    return [
-        f'{{{prefix}agent="{escape(key.agent)}",site="{escape(key.site)}",'
-        f'protocol="{escape(key.protocol)}"}} '
-        if key.agent and key.site and key.protocol
-        else label_set(aid=aid, **msgspec.structs.asdict(key)) + " "
-        for key in series.keys
-    ]
+
+def _label_sets(aid: str, table: SeriesTable) -> list[str]:
+    """Format the label sets, each followed by a space; an empty value is no label."""
+    pairs: list[Iterable[str]] = [repeat(f',aid="{escape(aid)}"' if aid else "", len(table.keys))]
+    for name, values in zip(table.labels, zip(*table.keys, strict=True), strict=False):
+        text = {value: f',{name}="{escape(value)}"' if value else "" for value in set(values)}
+        pairs.append(map(text.__getitem__, values))
+    return [f"{{{text[1:]}}} " for text in map("".join, zip(*pairs, strict=True))]
 
 
 def _write_histograms(writer: Writer, groups: Sequence[GroupResult]) -> None:
@@ -102,38 +99,13 @@ def _write_histograms(writer: Writer, groups: Sequence[GroupResult]) -> None:
             writer.write(metadata(family.name, "histogram", family.help) + "".join(lines))
 
 
-def _write_agents(writer: Writer, agents: Sequence[tuple[str, Agent]]) -> None:
-    info = (
-        (
-            label_set(
-                aid=aid,
-                agent=agent.id,
-                agent_name=agent.name,
-                platform=agent.platform,
-                agent_version=agent.version,
-                os_version=agent.os_version,
-                location=agent.location,
-            ),
-            1,
-        )
-        for aid, agent in agents
-    )
-    write_samples(writer, table.AGENT_INFO, table.AGENT_INFO_HELP, info)
-    seen = (
-        (label_set(aid=aid, agent=agent.id), agent.last_seen)
-        for aid, agent in agents
-        if not math.isnan(agent.last_seen)
-    )
-    write_samples(writer, table.AGENT_LAST_SEEN, table.AGENT_LAST_SEEN_HELP, seen)
-
-
 def _site_sessions(format_: Format, groups: Sequence[GroupResult]) -> str:
     """Write the session counter; the only family whose metadata differs between the formats."""
-    name = f"{table.SITE_SESSIONS}_total"
+    name = f"{SITE_SESSIONS}_total"
     lines = "".join(
         f"{name}{label_set(aid=each.group.aid, site=site, protocol=protocol)} {metrics.sessions}\n"
         for each in groups
         for (site, protocol), metrics in each.sessions.sites.items()
     )
-    family = table.SITE_SESSIONS if format_ is Format.OPENMETRICS else name
-    return lines and metadata(family, "counter", table.SITE_SESSIONS_HELP) + lines
+    family = SITE_SESSIONS if format_ is Format.OPENMETRICS else name
+    return lines and metadata(family, "counter", SITE_SESSIONS_HELP) + lines

@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import structlog
 
-from exporter.inventory import AccountGroup, AgentNames
+from exporter.inventory import AccountGroup
 from exporter.metrics.exposition import Snapshot
-from exporter.metrics.families import Family
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.render import GroupResult, render
-from exporter.series_limit import limit_series
+from exporter.series_limit import Fold, limit_series
+from exporter.sources.results import Result
 
 log = structlog.get_logger()
 
@@ -24,6 +23,8 @@ class Publication:
     snapshot: Snapshot
     groups: Sequence[GroupResult] = ()
     """With the series that the limit left."""
+    series: int = 0
+    """Number of per-session series."""
     dropped: int = 0
     """Number of series folded by the limit."""
 
@@ -31,17 +32,11 @@ class Publication:
 class SnapshotPublisher:
     """Holds the current publication, and replaces it as a whole when results change."""
 
-    def __init__(
-        self,
-        families: Sequence[Family],
-        max_series: int,
-        agent_names: AgentNames,
-        metrics: SelfMetrics,
-    ) -> None:
-        self.current = Publication(render([], families))
-        self._families = families
+    def __init__(self, max_series: int, fold: Fold, metrics: SelfMetrics) -> None:
+        """Publish nothing yet; `max_series` is the limit of the per-session series."""
+        self.current = Publication(render([]))
         self._max_series = max_series
-        self._agent_names = agent_names
+        self._fold = fold
         self._metrics = metrics
         self._results: dict[str, GroupResult] = {}
         self._changed = asyncio.Event()
@@ -57,10 +52,10 @@ class SnapshotPublisher:
         del self._results[aid]
         self._changed.set()
 
-    def update(self, aid: str, source: str, result: Any) -> None:
+    def update(self, aid: str, source: str, result: Result) -> None:
         """Include a new result of one source; results for removed account groups are ignored."""
-        if aid in self._results:
-            self._results[aid] = replace(self._results[aid], **{source: result})
+        if group := self._results.get(aid):
+            self._results[aid] = replace(group, sources={**group.sources, source: result})
             self._changed.set()
 
     async def run(self) -> None:
@@ -78,7 +73,7 @@ class SnapshotPublisher:
         except Exception:
             self._changed.set()  # try again
             raise
-        self._metrics.series.set(current.snapshot.series)
+        self._metrics.series.set(current.series)
         self._metrics.series_dropped.set(current.dropped)
         self._metrics.snapshot_size.set(current.snapshot.size)
         if current.dropped:
@@ -86,6 +81,7 @@ class SnapshotPublisher:
             log.warning("series_folded", series=current.dropped, hint=hint)
 
     def _build(self, results: Sequence[GroupResult], previous: Publication) -> Publication:
-        groups, dropped = limit_series(results, self._max_series, previous.groups, self._families)
-        agents = self._agent_names if self._families else None  # `none`: nothing by agent
-        return Publication(render(groups, self._families, agents), groups, dropped)
+        groups, series, dropped = limit_series(
+            results, self._max_series, previous.groups, self._fold
+        )
+        return Publication(render(groups), groups, series, dropped)

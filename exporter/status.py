@@ -1,23 +1,24 @@
 """Collects what the status page shows."""
 
 import asyncio
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
 from exporter.account_groups import AccountGroupManager
+from exporter.metrics.families import SeriesTable
 from exporter.poller import Poller
-from exporter.sessions.aggregate import SeriesTable, site_means
-from exporter.sessions.source import SessionsResult
 from exporter.settings import Settings
 from exporter.snapshot import Publication
+from exporter.sources.aggregate import site_means
+from exporter.sources.results import SessionsResult
 from exporter.thousandeyes.client import Client
 from exporter.web import status as web
 from exporter.web.status import SiteView, SourceView, StatusView
 
 SCORE = "experience_score"
+STRETCHED = "polls take longer than the interval, because api.requests_per_minute does not suffice"
 MASKED = {"api.email", "filter.search", "filter.include_agents", "filter.exclude_agents"}
 """Settings that can identify users, networks and agents, which the page never shows."""
 
@@ -33,7 +34,11 @@ async def status_view(
 
     The table of sites is computed in a thread.
     """
-    tables = [_without_unknown_scores(each.sessions.series) for each in publication.groups]
+    tables = [
+        _without_unknown_scores(table)
+        for each in publication.groups
+        for table in each.sessions.tables
+    ]
     means = await asyncio.to_thread(site_means, tables, tuple(web.QUANTITIES))
     limits = client.rate_limiter.limits
     now = client.api_clock.now()
@@ -47,7 +52,7 @@ async def status_view(
             for _, each in sorted(manager.groups.items())
         ],
         sites=[SiteView(site, int(each.pop("agents")), each) for site, each in means.items()],
-        series=publication.snapshot.series,
+        series=publication.series,
         series_limit=settings.metrics.max_series,
         series_dropped=publication.dropped,
         requests=client.rate_limiter.sent_last_minute(),
@@ -74,15 +79,15 @@ def _without_unknown_scores(table: SeriesTable) -> SeriesTable:
 
 def _source(poller: Poller, offset: float) -> SourceView:
     """Return the view; `offset` is the API's clock minus the event loop's clock."""
-    result, interval = poller.source.result, poller.source.interval
-    sessions = result if isinstance(result, SessionsResult) else None
+    result = poller.source.result
     return SourceView(
         source=poller.source.name,
-        interval=interval,
+        interval=poller.source.interval,
         polls=[web.PollView(each.seconds, each.reason, each.time) for each in poller.recent],
-        next_poll=poller.last_tick + interval + offset,
+        next_poll=poller.next_poll + offset,
         last_success=poller.last_success,
-        records=len(sessions.sessions if sessions else cast("Sized", result)),
+        records=result.records,
         failure=poller.failure,
-        joins=sessions.counts if sessions else {},
+        joins=result.counts if isinstance(result, SessionsResult) else {},
+        note=STRETCHED if poller.stretched else "",
     )

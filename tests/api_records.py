@@ -2,16 +2,19 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from factories import join, user, values_of
 
-from exporter.sessions.aggregate import aggregate
-from exporter.sessions.model import NetworkSession, SeriesKey, UserSession
-from exporter.thousandeyes.api import VERSIONS
-from exporter.thousandeyes.schema import Listing, Page, decode
+from exporter.metrics.families import SeriesTable
+from exporter.sources.aggregate import aggregate
+from exporter.sources.rows import Key, Row
+from exporter.sources.sessions import FIELDS, SERIES, SessionsSource
+from exporter.thousandeyes.api import Api, Version
+from exporter.thousandeyes.schema import Listing, Page, Request, decode
 
 PAYLOADS = Path(__file__).parent / "payloads"
 ROUND = 1_490_529_480
@@ -25,8 +28,14 @@ def payload(name: str) -> bytes:
 
 
 def listing_of(version: str, listing: str) -> Listing[Any]:
-    api = VERSIONS[version]
-    return api.USER_SESSIONS if listing == "users" else api.NETWORK_SESSIONS
+    users, networks = SessionsSource.listings[version]
+    return users if listing == "users" else networks
+
+
+def results_key(listing: Listing[Any]) -> str:
+    """Return the key of the list of records in the envelope."""
+    fields = msgspec.structs.fields(listing.decode_page.__self__.type)  # type: ignore[attr-defined]
+    return {each.name: each.encode_name for each in fields}["results"]
 
 
 def id_field(version: str) -> str:
@@ -83,7 +92,7 @@ def changed(record: Record, path: str, value: Any) -> Record:
 
 
 def encode(version: str, listing: str, *records: Any, **envelope: Any) -> str:
-    return json.dumps({listing_of(version, listing).results: list(records), **envelope})
+    return json.dumps({results_key(listing_of(version, listing)): list(records), **envelope})
 
 
 def page(version: str, listing: str, *records: Any, **envelope: Any) -> Page[Any]:
@@ -91,12 +100,12 @@ def page(version: str, listing: str, *records: Any, **envelope: Any) -> Page[Any
     return decode(body.encode(), listing_of(version, listing))
 
 
-def published(version: str, users: str, networks: str) -> dict[SeriesKey, dict[str, float]]:
+def published(version: str, users: str, networks: str) -> dict[Key, dict[str, float]]:
     """Return the values that examples of the documentation publish, by family."""
-    user_page = decode(payload(users), VERSIONS[version].USER_SESSIONS)
-    network_page = decode(payload(networks), VERSIONS[version].NETWORK_SESSIONS)
-    assert not user_page.rejected + network_page.rejected
-    table = aggregate(join(user_page.records, network_page.records))
+    names, listings = (users, networks), SessionsSource.listings[version]
+    pages = [decode(payload(name), each) for name, each in zip(names, listings, strict=True)]
+    assert not any(page.rejected for page in pages)
+    table = aggregate(join(*(page.records for page in pages)), SERIES, FIELDS)
     columns = table.columns.items()
     return {
         key: {name: column[row] for name, column in columns if not math.isnan(column[row])}
@@ -104,7 +113,35 @@ def published(version: str, users: str, networks: str) -> dict[SeriesKey, dict[s
     }
 
 
-def values(session: UserSession | NetworkSession) -> Mapping[str, float]:
-    if isinstance(session, UserSession):
-        return values_of((session, None))
-    return values_of((user(session.id), session))
+def values(row: Row) -> Mapping[str, float]:
+    """Return the values of a user session or, without labels, of a network session."""
+    return values_of((row, None) if row.key else (user(row.id), row))
+
+
+class FakeApi(Api):
+    """Answers every request with records, a body, or an error."""
+
+    def __init__(self, version: Version = "v7") -> None:
+        super().__init__(self, version)  # type: ignore[arg-type]  # it has `pages`
+        self.answers: list[Any] = []
+        """One for each request; the last one stays."""
+        self.requests: list[Request] = []
+
+    async def pages(self, request: Request, listing: Listing[Any], _: Any) -> AsyncIterator[Any]:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        body = answer if isinstance(answer, bytes) else json.dumps({results_key(listing): answer})
+        yield decode(body if isinstance(body, bytes) else body.encode(), listing)
+
+
+def samples(tables: Iterable[SeriesTable]) -> dict[tuple[str, ...], float]:
+    """Return the samples of tables: short name and label values to value."""
+    return {
+        (name, *key): value
+        for table in tables
+        for name, column in table.columns.items()
+        for key, value in zip(table.keys, column.tolist(), strict=True)
+        if not math.isnan(value)
+    }

@@ -6,6 +6,10 @@ Secrets that tests use start with `canary-`. A test fails if one appears in what
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 SECRET_PREFIX = "canary-"
 

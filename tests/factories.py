@@ -6,19 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from exporter.metrics.exposition import Part, plain_chunks
-from exporter.metrics.families import NETWORK_FIELDS, PERIOD_FIELDS, USER_FIELDS
-from exporter.sessions.model import NetworkSession, SeriesKey, SessionBatch, UserSession
-from exporter.sessions.store import JoinedSession, SessionStore
+from exporter.sources.aggregate import PERIOD_FIELDS
+from exporter.sources.rows import Batch, Joined, Row, RowStore
+from exporter.sources.sessions import FIELDS
+
+USER_FIELDS, NETWORK_FIELDS = FIELDS
 
 Values = Mapping[str, float]
 """By API field, in base units."""
-
-settings.register_profile("core", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("core")
 
 ROUND = 1_700_000_040
 """Start of a round, Unix seconds."""
@@ -29,42 +27,42 @@ NOTHING: Values = {}
 def user(
     id_: str = "1", agent: str = "agent", site: str = "site.example", protocol: str = "https",
     *, start: int = ROUND, values: Values = NOTHING, commit_delay: float = math.nan,
-) -> UserSession:  # fmt: skip
+) -> Row:  # fmt: skip
     """Make a user session."""
-    row = tuple(values.get(field, math.nan) for field in USER_FIELDS)
-    return UserSession(id_, SeriesKey(agent, site, protocol), start, row, commit_delay)
+    row = np.array([values.get(field, math.nan) for field in USER_FIELDS])
+    return Row(id_, (agent, site, protocol), start, row.tobytes(), commit_delay)
 
 
-def network(id_: str = "1", *, start: int = ROUND, values: Values = NOTHING) -> NetworkSession:
+def network(id_: str = "1", *, start: int = ROUND, values: Values = NOTHING) -> Row:
     """Make a network session."""
     row = np.array([values.get(field, math.nan) for field in NETWORK_FIELDS])
-    return NetworkSession(id_, start, row.tobytes())
+    return Row(id_, (), start, row.tobytes())
 
 
-def session(*args: str, start: int = ROUND, **options: Any) -> tuple[UserSession, NetworkSession]:
+def session(*args: str, start: int = ROUND, **options: Any) -> tuple[Row, Row]:
     """Make a user session, with the arguments of `user`, and its network session."""
     half = user(*args, start=start, **options)
     return half, network(half.id, start=start, values=options.get("values", NOTHING))
 
 
-def values_of(session: JoinedSession) -> dict[str, float]:
+def values_of(session: Joined) -> dict[str, float]:
     """Return the values of a session: the inverse of `session`."""
-    half, other = session
-    row = [*half.values, *(np.frombuffer(other.values).tolist() if other else [])]
+    _, other = session
+    row = [x for each in session if each for x in np.frombuffer(each.values).tolist()]
     fields = [*USER_FIELDS, *(NETWORK_FIELDS if other else [])]
     return {f: value for f, value in zip(fields, row, strict=True) if not math.isnan(value)}
 
 
-def batch(*sessions: JoinedSession, **rejected: int) -> SessionBatch:
+def batch(*sessions: Joined, **rejected: int) -> Batch:
     """Make what one poll reads."""
     networks = [network for _, network in sessions if network]
-    return SessionBatch([user for user, _ in sessions], networks, Counter(rejected))  # type: ignore[arg-type]
+    return Batch(([user for user, _ in sessions], networks), Counter(rejected))  # type: ignore[arg-type]
 
 
-def join(users: Iterable[UserSession], networks: Iterable[NetworkSession]) -> list[JoinedSession]:
+def join(users: Iterable[Row], networks: Iterable[Row]) -> list[Joined]:
     """Return the sessions as the store joins them."""
-    store = SessionStore()
-    store.upsert(users, networks)
+    store = RowStore()
+    store.upsert((users, networks))
     return store.join()
 
 
@@ -94,7 +92,7 @@ _labels = st.tuples(*map(st.sampled_from, ("ab", "xxy", ("https", "https", "http
 
 
 @st.composite
-def listings(draw: st.DrawFn) -> tuple[list[UserSession], list[NetworkSession]]:
+def listings(draw: st.DrawFn) -> tuple[list[Row], list[Row]]:
     """Draw both listings: few keys and rounds, so that sessions share them; some are unmatched."""
     users, networks = [], []
     for number in range(draw(st.integers(0, 12))):

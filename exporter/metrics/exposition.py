@@ -51,8 +51,6 @@ class Snapshot:
     """The families whose text is the same in both formats."""
     tails: Mapping[Format, Part]
     """The other families; checksums continue from `common`."""
-    series: int
-    """Number of series of the per-session gauges."""
 
     @property
     def size(self) -> int:
@@ -134,8 +132,8 @@ def write_gauges(
     name: str,
     help_: str,
     columns: Iterable[tuple[Sequence[str], npt.NDArray[np.float64]]],
-) -> int:
-    """Write a gauge family from columns; return the number of samples.
+) -> None:
+    """Write a gauge family from columns.
 
     Args:
         writer: Receives the text.
@@ -143,32 +141,22 @@ def write_gauges(
         help_: HELP text.
         columns: Label sets, each followed by a space, and their values; NaN: no sample.
     """
-    total = 0
+    started = False
     for label_sets, column in columns:
         present = ~np.isnan(column)
         values = column[present]
         selected = label_sets
         if len(values) < len(label_sets):
             selected = list(select(label_sets, present.tolist()))
-        if not total and len(values):
+        if not started and len(values):
             writer.write(metadata(name, "gauge", help_))
-        total += len(values)
+            started = True
         for start in range(0, len(values), BATCH_SIZE):
             end = start + BATCH_SIZE
             # One call formats all numbers of the batch, with the shortest digits that round-trip.
             numbers = msgspec.json.encode(values[start:end].tolist())[1:-1].decode().split(",")
             lines = map(operator.add, selected[start:end], numbers)
             writer.write(name + f"\n{name}".join(lines) + "\n")
-    return total
-
-
-def write_samples(
-    writer: Writer, name: str, help_: str, samples: Iterable[tuple[str, float]]
-) -> None:
-    """Write a gauge family from label sets and values; nothing if there are none."""
-    lines = "".join(f"{name}{labels} {value!r}\n" for labels, value in samples)
-    if lines:
-        writer.write(metadata(name, "gauge", help_) + lines)
 
 
 def histogram_lines(

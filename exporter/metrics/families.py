@@ -1,14 +1,15 @@
-"""The metric table: one line for each family, with its API field, unit and aggregation.
+"""Metric families: units, aggregations, HELP texts, and tables of series.
 
-Decoding, aggregation, exposition, documentation and the checks of dashboards and rules are derived
-from it.
+Each source has a table of families, one line for each; decoding, aggregation, exposition,
+documentation and the checks of dashboards and rules are derived from it.
 """
-
-# ruff: noqa: E501  one line for each family
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 PREFIX = "thousandeyes_endpoint_"
 
@@ -26,39 +27,50 @@ class Unit:
     high: float
     """Inclusive bounds of the API value; a record with a value outside is rejected."""
 
+    @property
+    def conversion(self) -> str:
+        """The conversion as part of a HELP text; empty if there is none."""
+        return f", {self.api} to {self.base}" if self.api else ""
+
 
 MILLISECONDS = Unit("milliseconds", "seconds", 1000.0, 0.0, 1e6)
 PERCENT = Unit("percent", "ratio", 100.0, 0.0, 100.0)
 RATIO = Unit("", "ratio", 1.0, 0.0, 1.0)
 BYTES = Unit("", "bytes", 1.0, 0.0, 2.0**60)
 COUNT = Unit("", "", 1.0, 0.0, 2.0**53)
+BOOLEAN = Unit("", "0 or 1", 1.0, 0.0, 1.0)
+SCORE = Unit("0 to 100", "ratio", 100.0, 0.0, 100.0)
+DECIBEL_MILLIWATTS = Unit("", "dBm", 1.0, -300.0, 100.0)
+MEGABITS_PER_SECOND = Unit("Mbit/s", "bytes per second", 8e-6, 0.0, 1e9)
 EPOCH_MILLISECONDS = Unit("milliseconds since 1970", "seconds", 1000.0, 0.0, 2.0**53)
 
 Aggregation = Literal[
-    "mean", "max", "min", "sum", "median", "weighted_mean", "pooled", "count", "round"
+    "mean", "max", "min", "sum", "median", "weighted_mean", "pooled", "count", "round", "last"
 ]
 DESCRIPTIONS: dict[Aggregation, str] = {
-    "mean": "mean over the sessions",
-    "max": "maximum over the sessions",
-    "min": "minimum over the sessions",
-    "sum": "sum over the sessions",
-    "median": "median of the sessions' medians",
-    "weighted_mean": "mean over the sessions, weighted by count",
-    "pooled": "pooled over the sessions",
+    "mean": "mean",
+    "max": "maximum",
+    "min": "minimum",
+    "sum": "sum",
+    "median": "median of the medians",
+    "weighted_mean": "mean weighted by count",
+    "pooled": "pooled",
     "count": "",
     "round": "",
+    "last": "",
 }
+"""How the records of the newest round of a series become one value; `last` has no rounds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One per-session gauge family with the labels `aid`, `agent`, `site`, `protocol`."""
+    """One gauge family."""
 
     short_name: str
     """Name without the common prefix, as in the setting `metrics.families`."""
     description: str
     field: str
-    """Path of the API field in a session record."""
+    """Path of the API field in a record."""
     unit: Unit
     aggregation: Aggregation
     note: str = ""
@@ -73,67 +85,10 @@ class Family:
     @property
     def help(self) -> str:
         """HELP text: description, API field, conversion, aggregation."""
-        conversion = f", {self.unit.api} to {self.unit.base}" if self.unit.api else ""
-        source = f" (API field {self.field}{conversion})" if self.field else ""
+        source = f" (API field {self.field}{self.unit.conversion})" if self.field else ""
         aggregation = DESCRIPTIONS[self.aggregation]
-        over = f": {aggregation} of the newest round" if aggregation else ""
+        over = f": {aggregation} over the newest round" if aggregation else ""
         return f"{self.description}{source}{over}.{' ' + self.note if self.note else ''}"
-
-
-_CPU = "systemMetrics.cpuUtilization"
-_MEMORY = "systemMetrics.physicalMemoryUsedBytes"
-_V6 = "API v6 only."
-_V7 = "API v7 only."
-
-FAMILIES: tuple[Family, ...] = (
-    Family("latency_seconds", "Round-trip time to the site", "destination.latency", MILLISECONDS, "mean"),
-    Family("jitter_seconds", "Jitter of the round-trip time to the site", "destination.jitter", MILLISECONDS, "mean"),
-    Family("loss_ratio", "Packet loss to the site, 0 to 1", "destination.loss", PERCENT, "mean"),
-    Family("avg_rtt_seconds", "Average round-trip time to the site", "destination.avgRtt", MILLISECONDS, "mean", _V6),
-    Family("max_rtt_seconds", "Maximum round-trip time to the site", "destination.maxRtt", MILLISECONDS, "max", _V6),
-    Family("mean_dev_rtt_seconds", "Mean deviation of the round-trip time to the site", "destination.meanDevRtt", MILLISECONDS, "mean", _V6),
-    Family("vpn_latency_seconds", "Round-trip time to the VPN gateway", "vpn.latency", MILLISECONDS, "mean", _V7),
-    Family("vpn_jitter_seconds", "Jitter of the round-trip time to the VPN gateway", "vpn.jitter", MILLISECONDS, "mean", _V7),
-    Family("vpn_loss_ratio", "Packet loss to the VPN gateway, 0 to 1", "vpn.loss", PERCENT, "mean", _V7),
-    Family("proxy_latency_seconds", "Round-trip time to the proxy", "proxy.latency", MILLISECONDS, "mean", _V7),
-    Family("proxy_jitter_seconds", "Jitter of the round-trip time to the proxy", "proxy.jitter", MILLISECONDS, "mean", _V7),
-    Family("proxy_loss_ratio", "Packet loss to the proxy, 0 to 1", "proxy.loss", PERCENT, "mean", _V7),
-    Family("cpu_utilization_ratio", "CPU utilization, 0 to 1", f"{_CPU}.mean", RATIO, "weighted_mean"),
-    Family("cpu_utilization_min_ratio", "Minimum CPU utilization", f"{_CPU}.min", RATIO, "min", detail=True),
-    Family("cpu_utilization_max_ratio", "Maximum CPU utilization", f"{_CPU}.max", RATIO, "max", detail=True),
-    Family("cpu_utilization_median_ratio", "Median CPU utilization", f"{_CPU}.median", RATIO, "median", detail=True),
-    Family("cpu_utilization_stddev_ratio", "Standard deviation of CPU utilization", f"{_CPU}.stdDev", RATIO, "pooled", detail=True),
-    Family("cpu_samples", "Number of CPU utilization samples", f"{_CPU}.count", COUNT, "sum", detail=True),
-    Family("memory_used_bytes", "Physical memory in use", f"{_MEMORY}.mean", BYTES, "weighted_mean"),
-    Family("memory_used_min_bytes", "Minimum physical memory in use", f"{_MEMORY}.min", BYTES, "min", detail=True),
-    Family("memory_used_max_bytes", "Maximum physical memory in use", f"{_MEMORY}.max", BYTES, "max", detail=True),
-    Family("memory_used_median_bytes", "Median physical memory in use", f"{_MEMORY}.median", BYTES, "median", detail=True),
-    Family("memory_used_stddev_bytes", "Standard deviation of physical memory in use", f"{_MEMORY}.stdDev", BYTES, "pooled", detail=True),
-    Family("memory_samples", "Number of memory samples", f"{_MEMORY}.count", COUNT, "sum", detail=True),
-    Family("memory_size_bytes", "Physical memory size", "systemMetrics.physicalMemoryTotalBytes", BYTES, "max"),
-    Family("experience_score", "Experience score, 0 (worst) to 1 (best)", "experienceScore", RATIO, "mean", "The API also sends 0 if the score could not be computed."),
-    Family("pages", "Number of pages visited", "numberOfPages", COUNT, "sum"),
-    Family("sessions", "Number of user sessions in the newest round", "", COUNT, "count"),
-    Family("round_timestamp_seconds", "Start of the newest round, Unix time", "roundId", COUNT, "round"),
-)  # fmt: skip
-
-USER_FIELDS = ("experienceScore", "numberOfPages")
-"""Numeric fields of a user session record; all other fields belong to the network session
-record."""
-
-PERIOD_FIELDS = ("systemMetrics.startTimeMs", "systemMetrics.endTimeMs")
-"""Sampling period of the system metrics. Sessions of one agent overlap, and each period counts
-once."""
-
-NETWORK_FIELDS: tuple[str, ...] = PERIOD_FIELDS + tuple(
-    family.field for family in FAMILIES if "." in family.field
-)
-"""Numeric fields of a network session record, in the column order of `NetworkSession.values`."""
-
-UNITS: dict[str, Unit] = {
-    **dict.fromkeys(PERIOD_FIELDS, EPOCH_MILLISECONDS),
-    **{family.field: family.unit for family in FAMILIES if family.field},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +98,7 @@ class HistogramFamily:
     short_name: str
     description: str
     field: str
-    """The API field; its unit is that of the gauge family with the same field."""
+    unit: Unit
     buckets: tuple[float, ...]
     """Upper bounds in the base unit, ascending, without infinity."""
 
@@ -155,62 +110,48 @@ class HistogramFamily:
     @property
     def help(self) -> str:
         """HELP text."""
-        unit = UNITS[self.field]
-        conversion = f", {unit.api} to {unit.base}" if unit.api else ""
-        return f"{self.description} (API field {self.field}{conversion}): each complete session is observed once."
+        field = f"API field {self.field}{self.unit.conversion}"
+        return f"{self.description} ({field}): each complete session is observed once."
 
 
-_LATENCY = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
-_JITTER = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
-_LOSS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_SCORE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Families with the same labels."""
 
-HISTOGRAMS: tuple[HistogramFamily, ...] = (
-    HistogramFamily(
-        "site_latency_seconds", "Round-trip time to the site", "destination.latency", _LATENCY
-    ),
-    HistogramFamily(
-        "site_jitter_seconds",
-        "Jitter of the round-trip time to the site",
-        "destination.jitter",
-        _JITTER,
-    ),
-    HistogramFamily(
-        "site_loss_ratio", "Packet loss to the site, 0 to 1", "destination.loss", _LOSS
-    ),
-    HistogramFamily(
-        "site_experience_score",
-        "Experience score, 0 (worst) to 1 (best)",
-        "experienceScore",
-        _SCORE,
-    ),
-)
-SITE_SESSIONS = PREFIX + "site_sessions"
-SITE_SESSIONS_HELP = (
-    "Complete sessions (user session and network session joined), each counted once."
-)
+    labels: tuple[str, ...]
+    """Names of the labels besides `aid`."""
+    families: tuple[Family, ...]
 
-AGENT_INFO = PREFIX + "agent_info"
-AGENT_INFO_HELP = (
-    "Information about an agent (API endpoint agents): always 1, one series per agent."
-)
-AGENT_LAST_SEEN = PREFIX + "agent_last_seen_timestamp_seconds"
-AGENT_LAST_SEEN_HELP = "When the agent last contacted the API (API field lastSeen), Unix time."
-ACCOUNT_GROUP_INFO = PREFIX + "account_group_info"
-ACCOUNT_GROUP_INFO_HELP = (
-    "Name of an account group (API account groups): always 1, one series per account group."
-)
+    def select(self, selection: Sequence[str]) -> "Table":
+        """Return the table with the selected families.
+
+        Args:
+            selection: Short names, `all`, `standard` (without detail), `none`, or a list of these.
+        """
+        everything, standard = "all" in selection, "standard" in selection
+        families = (
+            family
+            for family in self.families
+            if everything or (standard and not family.detail) or family.short_name in selection
+        )
+        return Table(self.labels, tuple(families))
 
 
-def select_families(selection: Sequence[str]) -> tuple[Family, ...]:
-    """Return the selected families in table order.
+@dataclass(frozen=True, slots=True)
+class SeriesTable:
+    """Series of one account group: one row for each key, one column for each family."""
 
-    Args:
-        selection: Short names, `all`, `standard` (without detail), `none`, or a list of these.
-    """
-    everything, standard = "all" in selection, "standard" in selection
-    return tuple(
-        family
-        for family in FAMILIES
-        if everything or (standard and not family.detail) or family.short_name in selection
-    )
+    labels: tuple[str, ...]
+    families: tuple[Family, ...]
+    keys: Sequence[tuple[str, ...]]
+    """Values of the labels; sorted and unique."""
+    columns: dict[str, npt.NDArray[np.float64]]
+    """Short name of the family to one value for each key, in base units; NaN: no sample."""
+
+    @property
+    def samples(self) -> npt.NDArray[np.int64]:
+        """Number of samples of each key."""
+        total = np.zeros(len(self.keys), dtype=np.int64)
+        for column in self.columns.values():
+            total += ~np.isnan(column)
+        return total

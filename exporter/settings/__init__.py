@@ -93,7 +93,7 @@ def reference() -> list[SettingDoc]:
     return [
         SettingDoc(
             name=f"{group}.{field}",
-            flag=f"--{group}.{field.replace('_', '-')}",
+            flag=f"--{group}.{field}".replace("_", "-"),
             variable=f"{PREFIX}{group}_{field}".upper(),
             default=format_value(default),
             description=type(outer.default).model_fields[field].description or "",

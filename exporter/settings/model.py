@@ -29,13 +29,16 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from exporter import files
 from exporter.errors import SettingsError
-from exporter.metrics.families import FAMILIES
+from exporter.sources import local_networks, sessions
+from exporter.sources.local_networks import TYPES, TargetType
 
 PREFIX = "THOUSANDEYES_"
 _UNITS = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 _DURATION = re.compile("".join(f"(?:([0-9]{{1,9}}){unit})?" for unit in _UNITS) + "|0")
-_FAMILIES = "|".join(family.short_name for family in FAMILIES)
+_TABLES = (sessions.SERIES, local_networks.TARGETS, local_networks.AGENTS)
+_FAMILIES = "|".join(family.short_name for table in _TABLES for family in table.families)
 _SEARCH_KEYS = (
     "agentId|bssid|connection|destinationIp|domain|gateway|location|networkId|nicDriverVersion|"
     "nicModel|platform|proxyTarget|ssid|trigger|visitedSite|vpnTarget"
@@ -108,7 +111,7 @@ def _read_secret(source: SecretStr | Path | None, minimum: int = 1) -> str:
     """Return a secret, or the content of its file."""
     if isinstance(source, Path):
         try:
-            text = source.read_text("ascii", "replace")
+            text = files.read(source).decode("ascii", "replace")
         except OSError as error:
             raise SettingsError([f"cannot read {source}: {error.strerror}"]) from None
     else:
@@ -227,6 +230,17 @@ class AgentsSettings(Group):
     """Time between two polls."""
 
 
+class LocalNetworksSettings(Group):
+    """Polling of local networks (`v7` only)."""
+
+    enabled: bool = True
+    """Whether to poll them."""
+    interval: Duration = Field(default=300.0, ge=60, le=3600)
+    """Time between two polls. A round takes five minutes."""
+    types: Annotated[tuple[TargetType, ...], BeforeValidator(_decode), Field(min_length=1)] = TYPES
+    """Targets: `gateway`, `vpn`, `proxy`, `dns`."""
+
+
 class FilterSettings(Group):
     """Sessions to keep. Patterns are regular expressions and match the whole value."""
 
@@ -257,7 +271,7 @@ class MetricsSettings(Group):
     site_groups: Annotated[tuple[SiteGroup, ...], BeforeValidator(_decode)] = ()
     """Ordered list of `{pattern, name}`: a site gets the name of the first pattern it matches."""
     families: Annotated[tuple[Family, ...], BeforeValidator(_decode)] = ("all",)
-    """Per-session metrics: `all`, `standard` (fewer on CPU and memory), `none`, or a list."""
+    """Per-agent metrics: `all`, `standard` (fewer on CPU and memory), `none`, or a list."""
     max_series: int = Field(default=500_000, ge=1, le=10_000_000)
     """Maximum number of per-session series; new ones above it are folded into `__other__`."""
     agent_names: Literal["plain", "hashed", "off"] = "plain"
@@ -335,6 +349,7 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     poll: PollSettings = PollSettings()
     agents: AgentsSettings = AgentsSettings()
+    local_networks: LocalNetworksSettings = LocalNetworksSettings()
     filter: FilterSettings = FilterSettings()
     metrics: MetricsSettings = MetricsSettings()
     web: WebSettings = WebSettings()

@@ -32,7 +32,7 @@ Cursor = frozenset[tuple[str, str]]
 
 CONNECT_SECONDS = 10.0
 """Time limit for name resolution, connection and TLS handshake."""
-MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 16 * 1024 * 1024
 """Maximum size of a body, compressed and decompressed; 1,000 sessions have about 0.7 MB."""
 MAX_PAGES = 1000
 """Maximum number of pages of one listing."""
@@ -60,7 +60,7 @@ def authorization_header(token: str, email: str = "") -> str:
 class Client:
     """A client of one API origin, shared by all account groups. Create it within the event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each is one setting
         self,
         base_url: str,
         authorization: Callable[[], str],
@@ -68,6 +68,7 @@ class Client:
         *,
         timeout: float = 30.0,
         requests_per_minute: int = 120,
+        reserve_seconds: float = 180.0,
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         clock: Clock | None = None,
@@ -81,6 +82,7 @@ class Client:
             metrics: Counts requests and retries.
             timeout: Time limit in seconds for each read; one and a half times that for a request.
             requests_per_minute: Maximum number of requests in any 60 seconds.
+            reserve_seconds: See `RateLimiter`.
             ssl_context: TLS settings; the system's CA certificates by default.
             proxy: URL of an HTTP proxy, with or without credentials.
             clock: Clocks of this host.
@@ -89,7 +91,7 @@ class Client:
         self.clock = clock or Clock()
         self.api_clock = ApiClock(self.clock)
         total = 1.5 * timeout
-        self.rate_limiter = RateLimiter(requests_per_minute, self.api_clock, total)
+        self.rate_limiter = RateLimiter(requests_per_minute, self.api_clock, total, reserve_seconds)
         self._authorization = authorization
         self._metrics = metrics
         self._proxy = proxy
@@ -139,7 +141,7 @@ class Client:
     def _cursor(self, link: str, request: Request, listing: Listing[R]) -> Cursor:
         """Return the cursor of a next link, which must lead to the same listing."""
         try:
-            url = self.base_url.join(URL(link))
+            url = self.base_url.with_path(request.path).join(URL(link))
             aid = url.query.get("aid", request.aid)
             target = (url.origin(), url.path.removesuffix(".json"), aid)
         except ValueError:
@@ -185,7 +187,7 @@ class Client:
             backoff, ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=MAX_BACKOFF_SECONDS
         ):
             with attempt:
-                await self.rate_limiter.acquire(deadline)
+                await self.rate_limiter.acquire(deadline, request.priority)
                 attempts, start = attempt.num, self.clock.monotonic()
                 body, encoding = await self._send(request)
         return await asyncio.to_thread(decompress, body, encoding)
@@ -257,17 +259,20 @@ def decompress(body: bytes, encoding: str) -> bytes:
     """
     if encoding in ("", "identity"):
         return body
-    if encoding != "gzip":
+    if encoding not in ("gzip", "x-gzip"):
         raise PollError("decompress", "the response has a content encoding other than gzip")
-    decompressor = isal_zlib.decompressobj(31)
-    try:
-        text = decompressor.decompress(body, MAX_BODY_BYTES + 1)
-    except IsalError as error:  # type: ignore[misc]  # its stub declares it as a variable
-        raise PollError("decompress", "the response is not valid gzip") from error
-    if len(text) > MAX_BODY_BYTES:
-        raise _too_large()
-    if not decompressor.eof or decompressor.unused_data:
-        raise PollError("decompress", "the response is truncated gzip or has trailing data")
+    text = b""
+    while body:  # gzip may have several members
+        decompressor = isal_zlib.decompressobj(31)
+        try:
+            text += decompressor.decompress(body, MAX_BODY_BYTES + 1 - len(text))
+        except IsalError as error:  # type: ignore[misc]  # its stub declares it as a variable
+            raise PollError("decompress", "the response is not valid gzip") from error
+        if len(text) > MAX_BODY_BYTES:
+            raise _too_large()
+        if not decompressor.eof:
+            raise PollError("decompress", "the response is truncated gzip")
+        body = decompressor.unused_data
     return text
 
 

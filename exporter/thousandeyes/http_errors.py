@@ -26,7 +26,7 @@ def status_error(status: int, route: str) -> PollError:
     elif 300 <= status < 400:
         default = "redirect"
     message = f"{route}: HTTP status {status} {responses.get(status, '')}".rstrip()
-    return PollError(_STATUS_REASONS.get(status, default), message)
+    return PollError(_STATUS_REASONS.get(status, default), message, status)
 
 
 def transport_error(error: Exception, *, proxied: bool) -> PollError:

@@ -2,8 +2,10 @@
 
 import asyncio
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Mapping
+from itertools import count
 from typing import NamedTuple
 
 from exporter.clock import ApiClock, parse_http_date
@@ -32,48 +34,99 @@ class OrganizationLimits(NamedTuple):
 class RateLimiter:
     """Limits requests to a number in any 60 seconds, and pauses them when the API demands it.
 
-    Each request reserves a time slot and sleeps until then. The slot of a canceled request stays
-    unused.
+    Requests wait in the order of their priority, 0 first, and of their arrival. Those of a lower
+    priority leave free what the higher priorities have recently needed in a minute, so that a
+    request is never delayed by one of a lower priority.
     """
 
     def __init__(
-        self, requests_per_minute: int, api_clock: ApiClock, request_timeout: float
+        self,
+        requests_per_minute: int,
+        api_clock: ApiClock,
+        request_timeout: float,
+        reserve_seconds: float = 180.0,
     ) -> None:
-        """Create a limiter; `request_timeout` is the time in seconds that a request may take."""
+        """Create a limiter.
+
+        Args:
+            requests_per_minute: Maximum number of requests in any 60 seconds.
+            api_clock: The API's clock.
+            request_timeout: Time in seconds that a request may take.
+            reserve_seconds: How long the largest number of requests in a minute stays reserved for
+                a priority; several times the interval of its polls.
+        """
         self.limits = OrganizationLimits()
         self._clock, self._api_clock = api_clock.clock, api_clock
         self._request_timeout = request_timeout
-        self._slots: deque[float] = deque(maxlen=requests_per_minute)
+        self._reserve_seconds = reserve_seconds
+        self._requests_per_minute = requests_per_minute
+        self._sent: deque[tuple[float, int]] = deque(maxlen=requests_per_minute)
+        """Time and priority of the last requests."""
+        self._peaks: dict[int, deque[tuple[float, int]]] = {}
+        """Priority to numbers of requests in a minute, descending, and when each was reached."""
+        self._waiting: list[tuple[int, int]] = []
+        """Priority and number of every request that waits, in their order."""
+        self._waited: dict[int, float] = {}
+        """Priority to the time at which a request last ended to wait."""
+        self._numbers = count()
         self._paused_until = -math.inf
         self._probing = False
 
-    async def acquire(self, deadline: asyncio.Timeout) -> None:
+    async def acquire(self, deadline: asyncio.Timeout, priority: int = 0) -> None:
         """Wait until a request may be sent. Waiting extends the deadline, if it has not expired."""
-        while True:
-            slot = self._reserve()
-            delay = slot - self._clock.monotonic()
-            if delay > 0:
+        ticket = priority, next(self._numbers)
+        insort(self._waiting, ticket)
+        try:
+            while (delay := self._delay(ticket)) > 0:
                 when, now = deadline.when(), asyncio.get_running_loop().time()
                 if when is not None and not deadline.expired():
                     deadline.reschedule(max(when, now + delay + self._request_timeout))
                 await asyncio.sleep(delay)
-            if slot >= self._paused_until:  # otherwise a pause was imposed in the meantime
-                return
+                self._waited[priority] = self._clock.monotonic()
+        finally:
+            self._waiting.remove(ticket)
+        now = self._clock.monotonic()
+        self._sent.append((now, priority))
+        reached = sum(p == priority and t > now - WINDOW_SECONDS for t, p in self._sent)
+        peaks = self._peaks.setdefault(priority, deque())
+        while peaks and peaks[-1][1] <= reached:
+            peaks.pop()
+        peaks.append((now, reached))
 
-    def _reserve(self) -> float:
-        """Reserve the next free slot; returns its time on the monotonic clock."""
-        slot = max(self._clock.monotonic(), self._paused_until)
-        if len(self._slots) == self._slots.maxlen:
-            slot = max(slot, self._slots[0] + WINDOW_SECONDS)
-        if self._probing and self._slots:
-            slot = max(slot, self._slots[-1] + PROBE_SECONDS)
-        self._slots.append(slot)
-        return slot
+    def waiting(self, priority: int) -> bool:
+        """Return whether requests of a priority wait, or have waited within the last minute."""
+        since = self._clock.monotonic() - self._waited.get(priority, -math.inf)
+        return since < WINDOW_SECONDS or any(p == priority for p, _ in self._waiting)
+
+    def available(self, priority: int) -> int:
+        """Return the number of requests in a minute that higher priorities leave to a priority."""
+        now, needed = self._clock.monotonic(), 0
+        for higher in range(priority):
+            peaks = self._peaks.get(higher, deque())
+            while peaks and peaks[0][0] < now - self._reserve_seconds:
+                peaks.popleft()
+            needed += peaks[0][1] if peaks else 0
+        return max(0, self._requests_per_minute - needed)
+
+    def _delay(self, ticket: tuple[int, int]) -> float:
+        """Return the seconds until a request may be sent; at most `WINDOW_SECONDS` at a time."""
+        now, ahead = self._clock.monotonic(), self._waiting[: self._waiting.index(ticket)]
+        slot = max(now, self._paused_until)
+        if self._probing and self._sent:
+            slot = max(slot, self._sent[-1][0] + PROBE_SECONDS * (len(ahead) + 1))
+        for priority in (0, ticket[0]):
+            sent = [time for time, p in self._sent if p >= priority]
+            excess = len(sent) + sum(p >= priority for p, _ in ahead) - self.available(priority)
+            if excess >= len(sent):
+                slot = max(slot, now + WINDOW_SECONDS)
+            elif excess >= 0:
+                slot = max(slot, sent[excess] + WINDOW_SECONDS)
+        return min(slot - now, max(WINDOW_SECONDS, self._paused_until - now))
 
     def sent_last_minute(self) -> int:
         """Return the number of requests in the last 60 seconds."""
-        now = self._clock.monotonic()
-        return sum(now - WINDOW_SECONDS < slot <= now for slot in self._slots)
+        start = self._clock.monotonic() - WINDOW_SECONDS
+        return sum(time > start for time, _ in self._sent)
 
     def paused_for(self) -> float:
         """Return the seconds until the end of the current pause; 0 without one."""

@@ -1,30 +1,29 @@
-"""Records as the API sends them, and decoding of a page of JSON to the model.
+"""Decoding of a page of JSON: records as the API sends them, their numbers in base units.
 
-Each record is decoded by itself: an invalid record is rejected and counted, an invalid envelope
-fails the poll. Field names are those of API v7; `v6.py` renames what was different. Numeric fields,
-their units and their valid ranges come from the metric table.
+A page is decoded at once; if one of its records is invalid, each record is decoded by itself, and
+an invalid one is rejected and counted. An invalid envelope fails the poll. Numeric fields, their
+units and their valid ranges come from the tables of families.
 """
 
 import math
+import operator
 import re
+import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import reduce
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Raw, Struct
-from msgspec.structs import astuple
-from numpy.typing import NDArray
 
 from exporter.errors import PollError, RejectionReason
-from exporter.inventory import AccountGroup, Agent
+from exporter.inventory import AccountGroup
 from exporter.labels import sanitize
-from exporter.metrics.families import NETWORK_FIELDS, UNITS, USER_FIELDS
-from exporter.sessions.model import NetworkSession, SeriesKey, UserSession
+from exporter.metrics.families import BOOLEAN, Unit
 
 R = TypeVar("R")
 Rejected = Counter[RejectionReason]
@@ -32,111 +31,32 @@ Search = Mapping[str, Sequence[str]]
 """Search filters of the API: lists of accepted values by key."""
 Parameters = tuple[Mapping[str, str], Mapping[str, Any] | None]
 """Query, and body as JSON, of a request."""
-Structs = dict[str, type[Struct]]
-"""A struct and its nested structs, parents first, by the prefix of their fields, such as `vpn.`."""
-Values = NDArray[np.float64]
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Round = Annotated[float, Meta(gt=0, le=2**53, multiple_of=1)]
+
+MAX_RECORDS = 100_000
+"""Maximum number of records of a page; the API sends 1,000."""
+MAX_INVALID_RECORDS = 1000
+"""A page that begins with so many invalid records has an unexpected schema."""
 
 
 class Record(Struct, Generic[R], gc=False, rename="camel"):
     """A record without its numeric fields. Fields without a default are required."""
 
-    fields: ClassVar[Sequence[str]] = ()
-    """Paths of the numeric fields; keys of `exporter.metrics.families.UNITS`."""
+    numbers: ClassVar[Mapping[str, Unit]] = {}
+    """Units of the numeric fields, by path."""
 
-    def convert(self, values: Values, rejected: Rejected) -> R:
+    def convert(self, values: bytes, rejected: Rejected) -> R:
         """Convert to the model.
 
         Args:
-            values: The numeric fields in base units; NaN for null and missing.
+            values: The numeric fields in base units, packed; NaN for null and missing.
             rejected: Counts the optional fields that are ignored because they are invalid.
         """
         raise NotImplementedError
 
 
-class UserRecord(Record[UserSession]):
-    """A user session (v7: real user test)."""
-
-    fields = USER_FIELDS
-    id: Id
-    agent_id: Id
-    round_id: Round
-    visited_site: str | None = None
-    protocol: str | None = None
-    date: Any = None
-    committed: Any = None
-
-    def convert(self, values: Values, rejected: Rejected) -> UserSession:
-        """See `Record.convert`."""
-        key = _series_key(self.agent_id, self.visited_site, self.protocol)
-        date, committed = _time(self.date, rejected), _time(self.committed, rejected)
-        delay = (committed - date).total_seconds() if date and committed else math.nan
-        return UserSession(self.id, key, int(self.round_id), tuple(values.tolist()), delay)
-
-
-@lru_cache(maxsize=2**16)  # the same keys come in every round
-def _series_key(agent: str, site: str | None, protocol: str | None) -> SeriesKey:
-    return SeriesKey(sanitize(agent), sanitize(site), sanitize(protocol))
-
-
-class NetworkRecord(Record[NetworkSession]):
-    """A network session (v7: network result of a real user test)."""
-
-    fields = NETWORK_FIELDS
-    id: Id
-    round_id: Round
-
-    def convert(self, values: Values, rejected: Rejected) -> NetworkSession:
-        """See `Record.convert`."""
-        return NetworkSession(self.id, int(self.round_id), values.tobytes())
-
-
-class Location(Struct, gc=False, rename="camel"):
-    """Location of an agent; only the name is used."""
-
-    location_name: str | None = None
-
-
-class AgentRecord(Record[Agent]):
-    """An endpoint agent."""
-
-    id: Id
-    name: str | None = None
-    platform: str | None = None
-    version: str | None = None
-    os_version: str | None = None
-    location: Location | None = None
-    last_seen: Any = None
-
-    def convert(self, values: Values, rejected: Rejected) -> Agent:
-        """See `Record.convert`."""
-        time = _time(self.last_seen, rejected)
-        return Agent(
-            id=sanitize(self.id),
-            name=sanitize(self.name),
-            platform=sanitize(self.platform),
-            version=sanitize(self.version),
-            os_version=sanitize(self.os_version),
-            location=sanitize(self.location.location_name if self.location else None),
-            last_seen=time.timestamp() if time else math.nan,
-        )
-
-
-class AccountGroupRecord(Record[AccountGroup]):
-    """An account group; v6 sends integers as id and as boolean."""
-
-    aid: Id | int
-    account_group_name: str | None = None
-    is_current_account_group: bool | int | None = None
-
-    def convert(self, values: Values, rejected: Rejected) -> AccountGroup:
-        """See `Record.convert`."""
-        name, current = sanitize(self.account_group_name), bool(self.is_current_account_group)
-        return AccountGroup(sanitize(str(self.aid)), name, current)
-
-
-def _time(text: Any, rejected: Rejected) -> datetime | None:
+def parse_time(text: Any, rejected: Rejected) -> datetime | None:
     """Parse an ISO 8601 time, UTC by default; `None` for null, and counted if it is invalid."""
     if text is None:
         return None
@@ -158,6 +78,8 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     """JSON; the same for every page."""
+    priority: int = 0
+    """Position of the source when requests have to wait for the rate limit; 0 is the first."""
 
 
 class Envelope(Struct):
@@ -186,13 +108,67 @@ class Listing(Generic[R]):
             results: Key of the list of records in the envelope.
             record: The records, without their numeric fields.
         """
-        self.path, self.results, self.fields = path, results, record.fields
+        self.path = path
         self.cursor_parameters = envelope.cursor_parameters
-        self.structs = _add_numbers(record, record.fields)
-        definition = [("results", list[Raw], msgspec.field(name=results))]
-        page = msgspec.defstruct("Page", definition, bases=(envelope,), kw_only=True)
-        self.decode_page: Callable[[str], Any] = msgspec.json.Decoder(page).decode
-        self.decode_record: Callable[[Raw], Any] = msgspec.json.Decoder(self.structs[""]).decode
+        complete = _add_numbers(record, record.numbers)
+        self.decode_page = _page_decoder(envelope, results, complete)
+        self.decode_raw_page = _page_decoder(envelope, results, Raw)
+        self.decode_record: Callable[[Raw], Any] = msgspec.json.Decoder(complete).decode
+        self._paths = tuple(record.numbers)
+        self._divisors = np.array([unit.divisor for unit in record.numbers.values()])
+        if self._paths:
+            self._numbers: Callable[[Any], tuple[float, ...]] = operator.attrgetter(*self._paths)
+            self._pack = struct.Struct(f"{len(self._paths)}d").pack
+
+    def convert(self, records: Sequence[Any], rejected: Rejected) -> list[R]:
+        """Convert records to the model."""
+        if not self._paths:
+            return [record.convert(b"", rejected) for record in records]
+        packed = b"".join([self._packed(record) for record in records])
+        values = (np.frombuffer(packed).reshape(-1, len(self._paths)) / self._divisors).tobytes()
+        width = 8 * len(self._paths)
+        starts = range(0, len(values), width)
+        return [
+            record.convert(values[start : start + width], rejected)
+            for record, start in zip(records, starts, strict=True)
+        ]
+
+    def _packed(self, record: Any) -> bytes:
+        """Return the numeric fields as the API sent them, as packed native doubles."""
+        try:
+            return self._pack(*self._numbers(record))
+        except (AttributeError, struct.error):  # null, for a number or for a nested record
+            return self._pack(*[_number(record, path) for path in self._paths])
+
+
+def _number(record: Any, path: str) -> float:
+    value = reduce(lambda part, name: getattr(part, name, None), path.split("."), record)
+    return math.nan if value is None else value
+
+
+def _page_decoder(envelope: type[Envelope], results: str, record: Any) -> Callable[[str], Any]:
+    definition = [("results", list[record], msgspec.field(name=results))]
+    page = msgspec.defstruct("Page", definition, bases=(envelope,), kw_only=True)
+    return msgspec.json.Decoder(page).decode
+
+
+def _add_numbers(
+    base: type[Struct], units: Mapping[str, Unit], *, frozen: bool = False
+) -> type[Struct]:
+    """Extend a struct by optional numbers; dots in the path of a number make nested structs."""
+    nested: dict[str, dict[str, Unit]] = {}
+    definition: list[tuple[str, Any, Any]] = []
+    for path, unit in units.items():
+        name, _, rest = path.partition(".")
+        if rest:
+            nested.setdefault(name, {})[rest] = unit
+        else:
+            number: Any = Annotated[float, Meta(ge=unit.low, le=unit.high)]
+            definition.append((name, (bool if unit is BOOLEAN else number) | None, math.nan))
+    for name, inner_units in nested.items():
+        inner = _add_numbers(Struct, inner_units, frozen=True)
+        definition.append((name, inner | None, inner()))
+    return msgspec.defstruct(base.__name__, definition, bases=(base,), gc=False, frozen=frozen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,22 +187,37 @@ def decode(body: bytes, listing: Listing[R]) -> Page[R]:
     Raises:
         PollError: `json` if the body is not valid JSON, `schema` if the envelope is unexpected.
     """
-    try:
-        page = listing.decode_page(body.decode("utf-8-sig"))
-    except msgspec.ValidationError as error:
-        raise PollError("schema", f"unexpected response: {error}") from error
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        raise PollError("json", f"the response is not valid JSON: {error}") from error
     rejected: Rejected = Counter()
-    records = []
-    for raw in page.results:
+    try:
+        text = body.decode("utf-8-sig")
         try:
-            records.append(listing.decode_record(raw))
+            page = listing.decode_page(text)
+            records = page.results
+        except msgspec.ValidationError:
+            page = listing.decode_raw_page(text)
+            records = _decode_records(page.results, listing, rejected)
+        if len(page.results) > MAX_RECORDS:
+            raise PollError("schema", f"the page has more than {MAX_RECORDS:,} records")
+    except msgspec.ValidationError as error:
+        _, _, path = str(error).rpartition(" - at ")  # the message may quote the response
+        raise PollError("schema", f"unexpected response at {path or 'its top level'}") from None
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        raise PollError("json", "the response is not valid JSON") from None
+    return Page(listing.convert(records, rejected), page.next_link or None, rejected)
+
+
+def _decode_records(raw: Sequence[Raw], listing: Listing[Any], rejected: Rejected) -> list[Any]:
+    """Decode each record by itself and count the invalid ones."""
+    records = []
+    for record in raw[: MAX_RECORDS + 1]:
+        try:
+            records.append(listing.decode_record(record))
         except msgspec.ValidationError as error:
             rejected[_rejection_reason(str(error))] += 1
-    rows = zip(records, _values(records, listing), strict=True)
-    converted = [record.convert(values, rejected) for record, values in rows]
-    return Page(converted, page.next_link or None, rejected)
+            if not records and rejected.total() == MAX_INVALID_RECORDS:
+                message = f"the first {MAX_INVALID_RECORDS:,} records of the page are invalid"
+                raise PollError("schema", message) from None
+    return records
 
 
 def _rejection_reason(message: str) -> RejectionReason:
@@ -238,39 +229,14 @@ def _rejection_reason(message: str) -> RejectionReason:
     return "out_of_range" if re.search("out of range|[<>]= ", message) else "bad_type"
 
 
-def _add_numbers(base: type[Struct], fields: Sequence[str], prefix: str = "") -> Structs:
-    """Extend a struct by an optional number for each field; dots in a path make nested structs."""
-    tree: dict[str, list[str]] = {}
-    for path in fields:
-        name, _, rest = path.partition(".")
-        tree.setdefault(name, []).append(rest)
-    definition: list[tuple[str, Any, Any]] = []
-    nested: Structs = {}
-    for name, rests in tree.items():
-        path = prefix + name
-        if rests == [""]:
-            limits = Meta(ge=UNITS[path].low, le=UNITS[path].high)
-            definition.append((name, Annotated[float, limits] | None, math.nan))
-        else:
-            nested |= _add_numbers(Struct, rests, f"{path}.")
-            definition.append((name, nested[f"{path}."] | None, None))
-    struct = msgspec.defstruct(base.__name__, definition, bases=(base,), gc=False)
-    return {prefix: struct, **nested}
+class AccountGroupRecord(Record[AccountGroup]):
+    """An account group; v6 sends integers as id and as boolean."""
 
+    aid: Id | int
+    account_group_name: str | None = None
+    is_current_account_group: bool | int | None = None
 
-def _values(records: Sequence[Any], listing: Listing[Any]) -> Values:
-    """Return the numeric fields in base units, one row per record; NaN for null and missing."""
-    index = {path: number for number, path in enumerate(listing.fields)}
-    values = np.full((len(records), len(index)), math.nan)
-    columns: dict[str, Sequence[Any]] = {"": records}
-    for prefix, struct in listing.structs.items():
-        structs = columns.get(prefix, ())
-        if not any(structs):
-            continue
-        missing: Any = struct() if prefix else None
-        fields = zip(*[astuple(each or missing) for each in structs], strict=True)
-        for name, column in zip(struct.__struct_fields__, fields, strict=True):
-            columns[f"{prefix}{name}."] = column
-            if (number := index.get(prefix + name)) is not None:
-                values[:, number] = column
-    return values / [UNITS[path].divisor for path in listing.fields]
+    def convert(self, values: bytes, rejected: Rejected) -> AccountGroup:
+        """See `Record.convert`."""
+        name, current = sanitize(self.account_group_name), bool(self.is_current_account_group)
+        return AccountGroup(sanitize(str(self.aid)), name, current)

@@ -10,20 +10,7 @@ from datetime import UTC, datetime
 from msgspec import Struct, field
 
 from exporter.thousandeyes import schema
-from exporter.thousandeyes.schema import Id, Listing
-
-
-class _UserRecord(schema.UserRecord):
-    id: Id = field(name="userSessionId")
-
-
-class _NetworkRecord(schema.NetworkRecord):
-    id: Id = field(name="userSessionId")
-
-
-class _AgentRecord(schema.AgentRecord):
-    id: Id = field(name="agentId")
-    name: str | None = field(name="agentName", default=None)
+from exporter.thousandeyes.schema import Listing
 
 
 class _AccountGroupRecord(schema.AccountGroupRecord):
@@ -34,25 +21,23 @@ class _Pages(Struct):
     next: str | None = None
 
 
-class _Envelope(schema.Envelope):
+class Envelope(schema.Envelope):
+    """What surrounds the records of a page."""
+
     cursor_parameters = frozenset({"page", "pageId", "lastRoundId"})
     pages: _Pages | None = None
 
     @property
     def next_link(self) -> str | None:
+        """See `schema.Envelope`."""
         return self.pages.next if self.pages else None
 
 
-_SESSIONS = "/v6/endpoint-data/user-sessions"
-_NETWORKS = f"{_SESSIONS}/network"
-USER_SESSIONS = Listing(f"{_SESSIONS}.json", _Envelope, "userSessions", _UserRecord)
-NETWORK_SESSIONS = Listing(f"{_NETWORKS}.json", _Envelope, "networkSessions", _NetworkRecord)
-AGENTS = Listing("/v6/endpoint-agents.json", _Envelope, "endpointAgents", _AgentRecord)
-ACCOUNT_GROUPS = Listing("/v6/account-groups.json", _Envelope, "accountGroups", _AccountGroupRecord)
+ACCOUNT_GROUPS = Listing("/v6/account-groups.json", Envelope, "accountGroups", _AccountGroupRecord)
 
 
 def parameters(start: int, end: int, search: schema.Search) -> schema.Parameters:
-    """Return the parameters of a request of sessions between two Unix times, inclusive."""
+    """Return the parameters of a request of records between two Unix times, inclusive."""
     first, last = (f"{datetime.fromtimestamp(t, UTC):%Y-%m-%dT%H:%M:%S}" for t in (start, end))
     filters = [{"key": key, "values": values} for key, values in search.items()]
     return {"from": first, "to": last}, {"searchFilters": filters} if filters else None

@@ -4,11 +4,13 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_faults import faults
+from aiohttp import web
+from api_faults import NO_EXPAND, faults
 from failures.harness import TOKEN, Front, Handler, Trial, failing, trial
 from fake_clock import fake_clock, fake_time, wall
 from pki import Authority, server_context
@@ -16,7 +18,8 @@ from soak import soak
 
 from exporter.clock import Clock
 from exporter.errors import REJECTION_REASONS, Reason
-from exporter.simulator import World
+from exporter.simulator import Fault, World
+from exporter.simulator.api import ApiRequest, Payload
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 TWO_GROUPS = World(agents=6, sites=3, account_groups=2)
@@ -262,7 +265,7 @@ async def test_an_outage_of_an_hour_leaves_no_trace(row: str) -> None:
 @fake_time
 async def test_half_of_the_requests_fail_and_rounds_are_published(row: str) -> None:
     async with trial() as t, failing(t) as failed:
-        (poller, _) = t.exporter.manager.pollers
+        poller = t.exporter.manager.pollers[0]
         seen: set[int] = set()
         start, before = wall(), t.value("api_retries_total", None, reason="server_error")
         requests = len(t.simulator.requests)
@@ -270,7 +273,7 @@ async def test_half_of_the_requests_fail_and_rounds_are_published(row: str) -> N
         for _ in range(120):
             await asyncio.sleep(60)
             result: Any = poller.source.result
-            seen |= {user.round for user, _ in result.sessions}
+            seen |= {user.round for user, _ in result.rows}
         expected = {
             session.round_id
             for session in t.simulator.world.sessions(1001, start, wall() - 600, wall())
@@ -377,3 +380,58 @@ async def test_an_account_group_of_another_organization_fails_alone(row: str) ->
         assert t.value("thousandeyes_up", "4711") == 0
         assert t.failures().keys() <= {"forbidden", "not_found", "protocol"}
         assert not t.exporter.ready()
+
+
+@pytest.mark.parametrize("row", ["P21"])
+@fake_time
+async def test_a_wrong_date_of_one_poll_changes_nothing(row: str) -> None:
+    async def wrong(_request: web.Request, response: web.Response) -> web.Response:
+        response.headers["Date"] = formatdate(wall() + 1200, usegmt=True)
+        return response
+
+    async with trial() as t:
+        before = await t.rounds()
+        t.simulator.faults = (Fault("date", "", response=wrong),)
+        await t.polls()
+        t.simulator.faults = ()
+        after = await t.rounds()
+        assert {key for key, start in before.items() if start + 900 > wall()} <= after.keys()
+        assert abs(t.exporter.client.api_clock.now() - wall()) < 2
+        t.simulator.faults = (Fault("date", "", response=wrong),)
+        await t.polls(2)  # the second one confirms it
+        assert t.exporter.client.api_clock.now() - wall() > 1100
+        assert [line for line in t.log if "api_clock_jumped" in line]
+
+
+@pytest.mark.parametrize("row", ["H24"])
+@fake_time
+async def test_an_account_group_that_is_missing_once_is_still_polled(row: str) -> None:
+    def without_one(_request: ApiRequest, payload: Payload) -> None:
+        payload["accountGroups"] = payload.get("accountGroups", [])[:1]
+
+    missing = (Fault("missing", "", payload=without_one),)
+    world = World(agents=6, sites=3, account_groups=2)
+    settings = {"api__account_groups": "all", "agents__interval": "1m"}
+    async with trial(world=world, **settings) as t:
+        t.simulator.faults = missing
+        await t.until(lambda: any("account_group_missing" in line for line in t.log))
+        assert t.aids == ["1001", "1002"]
+        t.simulator.faults = ()
+        await t.polls()
+        t.simulator.faults = missing
+        await t.until(lambda: t.aids == ["1001"], 300)
+        assert t.value("thousandeyes_up", "1002") == 0.0
+        assert sum("account_group_missing" in line for line in t.log) == 2
+        assert sum("account_group_removed" in line for line in t.log) == 1
+
+
+@pytest.mark.parametrize("row", ["H25"])
+@fake_time
+async def test_agents_are_listed_without_expansions_that_the_api_refuses(row: str) -> None:
+    async with trial(initial_faults=(NO_EXPAND,)) as t:
+        await t.until(lambda: bool(t.value("thousandeyes_up", source="agents")))
+        await asyncio.sleep(700)
+        requests = [each for each in t.simulator.requests if "endpoint/agents" in each.path]
+        assert [("expand" in each.params) for each in requests] == [True, False, False, False]
+        assert sum("agents_not_expanded" in line for line in t.log) == 1
+        assert "agent_info" in await t.get("/metrics")

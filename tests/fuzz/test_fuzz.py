@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from api_faults import ODD_NAMES
-from api_records import PAYLOADS, id_field, record
+from api_records import PAYLOADS, id_field, record, results_key
 from factories import text_of
 from fake_clock import fake_time
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -29,8 +29,8 @@ from exporter.app import Exporter
 from exporter.clock import Clock
 from exporter.errors import SettingsError
 from exporter.metrics.exposition import Format
-from exporter.metrics.families import FAMILIES
 from exporter.settings import load as load_settings
+from exporter.sources.sessions import SERIES
 from exporter.thousandeyes.api import VERSIONS, Api
 from exporter.thousandeyes.schema import Listing, Page, decode
 from exporter.web.auth import Authenticator
@@ -116,7 +116,7 @@ class MutatedApi(Api):
     """Reads pages of recorded records, some of them mutated."""
 
     def __init__(self, rng: Random, now: Callable[[], float], version: str) -> None:
-        super().__init__(self, version, {})  # type: ignore[arg-type]  # it has `pages`
+        super().__init__(self, version)  # type: ignore[arg-type]  # it has `pages`
         self.rng, self.now, self.version = rng, now, version
 
     async def pages(self, _request: Any, listing: Listing[Any], _: Any) -> AsyncIterator[Page[Any]]:
@@ -124,7 +124,7 @@ class MutatedApi(Api):
         page = decode(body, listing)
         found, rejected = len(page.records), page.rejected.total()
         try:
-            records = json.loads(body.decode("utf-8-sig"), parse_int=float)[listing.results]
+            records = json.loads(body.decode("utf-8-sig"), parse_int=float)[results_key(listing)]
         except RecursionError:  # in unknown fields, which msgspec does not decode
             records = range(found + rejected)
         optional = page.rejected["bad_time"]  # an invalid optional time does not reject its record
@@ -133,14 +133,20 @@ class MutatedApi(Api):
 
     def _body(self, listing: Listing[Any]) -> bytes:
         rng, id_ = self.rng, id_field(self.version)
-        records = rng.choices(recorded(self.version, listing.results), k=rng.choice((1, 4, 16)))
+        records = rng.choices(
+            recorded(self.version, results_key(listing)), k=rng.choice((1, 4, 16))
+        )
         for number, each in enumerate(records):
             records[number] = each | {rng.choice(TEXT_FIELDS): rng.choice(TEXTS)}
             if "roundId" in each:  # one of few sessions, of a recent round
                 start = self.now() // 60 * 60 - 60 * rng.randrange(3)
                 records[number] |= {id_: f"{rng.randrange(60)}", "roundId": start}
         records = [mutate(rng, each) if rng.random() < 0.3 else each for each in records]
-        page = {listing.results: records, "_links": {"next": {"href": None}}, "pages": {"next": ""}}
+        page = {
+            results_key(listing): records,
+            "_links": {"next": {"href": None}},
+            "pages": {"next": ""},
+        }
         page = mutate(rng, page) if rng.random() < 0.1 else page
         body = LITERAL.sub(r"\1", json.dumps(page)).encode()
         return damage(rng, body, JSON_WORDS) if rng.random() < 0.1 else body
@@ -183,8 +189,8 @@ async def poll_and_scrape(rng: Random) -> None:
         for each, parse in zip(Format, (parse_text, parse_openmetrics), strict=True)
     )
     assert text == openmetrics
-    gauges = [name for name, _ in text if name in {family.name for family in FAMILIES}]
-    assert len(gauges) == snapshot.series <= max_series
+    gauges = [name for name, _ in text if name in {family.name for family in SERIES.families}]
+    assert len(gauges) == exporter.publisher.current.series <= max_series
     await exporter.close()
 
 

@@ -2,16 +2,19 @@
 
 import asyncio
 from functools import cache
+from operator import attrgetter
+from typing import Any
 
 import pytest
 from api_records import values
 from fake_clock import WALL_START
-from msgspec.structs import replace
 
-from exporter.inventory import AccountGroup, Agent
+from exporter.inventory import AccountGroup
 from exporter.metrics.self_metrics import SelfMetrics
-from exporter.sessions.model import SessionBatch
 from exporter.simulator import Simulator, World
+from exporter.sources.agents import Agent, AgentsSource
+from exporter.sources.rows import Batch
+from exporter.sources.sessions import SessionsSource
 from exporter.thousandeyes.api import VERSIONS, Api
 from exporter.thousandeyes.client import Client
 
@@ -25,21 +28,22 @@ ONLY = {
 
 
 @cache
-def read(version: str) -> tuple[SessionBatch, int, list[Agent], list[AccountGroup]]:
+def read(version: Any) -> tuple[Batch, int, list[Agent], list[AccountGroup]]:
     """Return the sessions, the number of requests for them, the agents and the account groups."""
 
-    async def scenario() -> tuple[SessionBatch, int, list[Agent], list[AccountGroup]]:
+    async def scenario() -> tuple[Batch, int, list[Agent], list[AccountGroup]]:
         simulator = Simulator(
             WORLD, page_size=PAGE_SIZE, clock=lambda: WALL_START, rate_limit=100_000
         )
         url, metrics = await simulator.start(), SelfMetrics(process=False)
         client = Client(url, lambda: "Bearer demo", metrics, requests_per_minute=100_000)
-        api = Api(client, version, {})
+        api, sessions = Api(client, version), SessionsSource.listings[version]
+        parameters = api.parameters(START, END, {})
         try:
             async with asyncio.timeout(60) as deadline:
-                batch = await api.sessions("1001", START, END, deadline)
+                batch = Batch(*await api.read(sessions, "1001", deadline, parameters=parameters))
                 requests = len(simulator.requests)
-                agents = await api.agents("1001", deadline)
+                (agents,), _ = await api.read(AgentsSource.listings[version], "1001", deadline)
                 return batch, requests, agents, await api.account_groups(deadline)
         finally:
             await client.close()
@@ -52,23 +56,24 @@ def read(version: str) -> tuple[SessionBatch, int, list[Agent], list[AccountGrou
 def test_reads_all_sessions_and_agents_with_the_fewest_requests(version: str) -> None:
     batch, requests, agents, _ = read(version)
     sessions = list(WORLD.sessions(1001, START, END, WALL_START))
-    assert {user.id for user in batch.users} == {s.id for s in sessions if s.listed}
-    assert {network.id for network in batch.networks} == {s.id for s in sessions if s.measured}
-    sizes = (len(batch.users), len(batch.networks))
+    users, networks = batch.listings
+    assert {user.id for user in users} == {s.id for s in sessions if s.listed}
+    assert {network.id for network in networks} == {s.id for s in sessions if s.measured}
+    sizes = (len(users), len(networks))
     assert requests == sum(-(-size // PAGE_SIZE) for size in sizes) > 4
     assert {agent.id for agent in agents} == {a.id for a in WORLD.agents_of(1001, END)}
     assert not batch.rejected
 
 
 def test_user_sessions_are_equal() -> None:
-    v6, v7 = (sorted(map(repr, read(version)[0].users)) for version in VERSIONS)  # NaN != NaN
+    v6, v7 = (sorted(map(repr, read(version)[0].listings[0])) for version in VERSIONS)  # NaN != NaN
     assert v6 == v7
 
 
 def test_network_sessions_are_equal_in_all_fields_that_both_versions_have() -> None:
     common = []
     for version, own in ONLY.items():
-        rows = {network.id: values(network) for network in read(version)[0].networks}
+        rows = {network.id: values(network) for network in read(version)[0].listings[1]}
         assert {field for row in rows.values() for field in row if field.startswith(own)}
         common.append(
             {
@@ -79,9 +84,11 @@ def test_network_sessions_are_equal_in_all_fields_that_both_versions_have() -> N
     assert common[0] == common[1]
 
 
-def test_agents_are_equal_except_for_the_platform_and_account_groups_are_equal() -> None:
+def test_agents_are_equal_in_all_fields_of_v6_and_account_groups_are_equal() -> None:
     (*_, v6_agents, v6_groups), (*_, v7_agents, v7_groups) = (read(version) for version in VERSIONS)
-    assert v6_agents == [replace(agent, platform="") for agent in v7_agents]
+    fields = attrgetter("id", "name", "version", "os_version", "location", "last_seen")
+    v6, v7 = (sorted(map(fields, agents)) for agents in (v6_agents, v7_agents))
+    assert v6 == v7
     assert all(agent.platform for agent in v7_agents)
     assert v6_groups == v7_groups
     assert [(group.aid, group.current) for group in v6_groups] == [("1001", True), ("1002", False)]

@@ -72,7 +72,7 @@ METRICS = re.findall(r"`(thousandeyes_\w+)`", TEXTS["docs/metrics.md"])
 EVENTS = TEXTS["docs/logging.md"].partition("## Events")[2]
 EXISTING: dict[str, tuple[str, set[str]]] = {
     "settings": (
-        rf"`((?:{GROUPS})\.[a-z_]+)[`:]", {"config.file"} | {doc.name for doc in SETTINGS},
+        rf"`((?:{GROUPS})\.(?!py`)[a-z_]+)[`:]", {"config.file"} | {doc.name for doc in SETTINGS},
     ),
     "flags": (
         r"--[a-z]+\.[a-z-]+",

@@ -46,10 +46,16 @@ class Setup:
 
     def create_pollers(self, aid: str) -> list[SimpleNamespace]:
         self.metrics.initialize(aid, "sessions")
-        return [SimpleNamespace(run=partial(self.poll, aid + source)) for source in "sa"]
+        events = asyncio.Event(), asyncio.Event()
+        return [
+            SimpleNamespace(run=partial(self.poll, aid + source, polled), polled=polled)
+            for source, polled in zip("sa", events, strict=True)
+        ]
 
-    async def poll(self, name: str) -> None:
+    async def poll(self, name: str, polled: asyncio.Event) -> None:
         self.running.add(name)
+        await asyncio.sleep(self.seconds)
+        polled.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -115,17 +121,20 @@ async def test_failures_before_any_listing_are_failed_polls(ids, aids):
 
 
 @fake_time
-async def test_account_groups_are_added_and_removed():
-    setup = Setup("all", [OWN], [OWN, OTHER], [OTHER], MAINTENANCE)
+async def test_account_groups_are_added_and_removed_when_they_are_missing_twice():
+    both = [OWN, OTHER]
+    setup = Setup("all", [OWN], both, [OWN], both, [OTHER], [OTHER], MAINTENANCE)
     task = asyncio.create_task(setup.manager.run())
-    for aids in ("1", "12", "2", "2"):
+    await asyncio.sleep(1.5)
+    assert setup.running == {"1s"}  # the others start after the first poll
+    for aids in ("1", "12", "12", "12", "12", "2", "2"):
         await asyncio.sleep(10)
         assert setup.running == {aid + source for aid in aids for source in "sa"}
         assert setup.published == setup.failures().keys() == set(aids)
         await asyncio.sleep(291)
     task.cancel()
     await asyncio.wait([task])
-    assert (setup.listed, setup.running) == ([0, 301, 602, 903, 1204], set())
+    assert (setup.listed[-2:], setup.running) == ([1806, 2107], set())
 
 
 @fake_time

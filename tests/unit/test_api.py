@@ -1,4 +1,4 @@
-"""Queries of an API version: both listings of sessions, agents, and account groups."""
+"""Queries of an API version: listings that are read together, and account groups."""
 
 import asyncio
 from collections import Counter
@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
-from factories import batch, network, user
+from factories import network, user
 
 from exporter.errors import PollError
-from exporter.inventory import Agent
+from exporter.inventory import AccountGroup
+from exporter.sources.sessions import SessionsSource
 from exporter.thousandeyes.api import VERSIONS, Api
 from exporter.thousandeyes.client import Client
 from exporter.thousandeyes.schema import Listing, Page, Request
+
+LISTINGS = SessionsSource.listings["v7"]
 
 
 class FakeClient:
@@ -37,50 +40,44 @@ class FakeClient:
             self.log.append(f"{name} received")
             yield page
 
-    async def query(self, method: str, *args: Any) -> Any:
-        api = Api(cast("Client", self), "v7", {"platform": ["mac"]})
+    async def read(self, **options: Any) -> tuple[Any, Any]:
         async with asyncio.timeout(60) as deadline:
-            return await getattr(api, method)(*args, deadline)
+            return await Api(cast("Client", self), "v7").read(LISTINGS, "59", deadline, **options)
 
 
 def page(*records: Any, **rejected: int) -> Page[Any]:
     return Page(list(records), None, Counter(cast("Any", rejected)))
 
 
-async def test_reads_both_listings_of_the_same_range_and_the_first_page_alone() -> None:
+async def test_reads_all_listings_with_equal_parameters_and_the_first_page_alone() -> None:
     users = [page(user("1"), bad_type=1), page(user("2"))]
     networks = [page(network("1")), page(network("2"), bad_time=2, bad_type=1)]
-    client = FakeClient(users, networks)
-    found = await client.query("sessions", "59", 60, 120)
-    sessions = [(user("1"), network("1")), (user("2"), network("2"))]
-    assert repr(found) == repr(batch(*sessions, bad_type=2, bad_time=2))
-    query, body = VERSIONS["v7"].parameters(60, 120, {"platform": ["mac"]})
-    assert [(each.aid, each.query, each.body) for each in client.requests] == [
-        ("59", query, body)
-    ] * 2
+    client, parameters = FakeClient(users, networks), ({"from": "1"}, {"a": 1})
+    listings, rejected = await client.read(parameters=parameters, priority=2)
+    assert repr(listings) == repr([[user("1"), user("2")], [network("1"), network("2")]])
+    assert rejected == {"bad_type": 2, "bad_time": 2}
+    expected = [Request(each.path, "59", *parameters, priority=2) for each in LISTINGS]
+    assert client.requests == expected
     assert client.log[:2] == ["other requested", "other received"]
     assert sorted(client.log[2:4]) == ["network requested", "other requested"]
 
 
 @pytest.mark.parametrize("error", [PollError("json", "not JSON"), ZeroDivisionError("a bug")])
-async def test_a_failed_page_stops_both_listings(error: Exception) -> None:
+async def test_a_failed_page_stops_all_listings(error: Exception) -> None:
     for client in (FakeClient([error], [page()]), FakeClient([page()] * 99, [page(), error])):
         with pytest.raises(type(error), match=str(error)):
-            await client.query("sessions", "59", 60, 120)
+            await client.read()
         requests = len(client.log)
         await asyncio.sleep(0.005)
         assert len(client.log) == requests < 20
 
 
-async def test_agents_are_sorted_and_unique() -> None:
-    client = FakeClient([page(Agent("b"), Agent("a")), page(Agent("b", name="new"))])
-    agents = await client.query("agents", "59")
-    assert [(agent.id, agent.name) for agent in agents] == [("a", ""), ("b", "new")]
-    assert client.requests == [Request("/v7/endpoint/agents", "59")]
-
-
 @pytest.mark.parametrize("version", VERSIONS)
-def test_there_are_four_routes(version: str) -> None:
-    routes = Api(cast("Client", FakeClient([])), version, {}).routes
-    assert len(set(routes)) == 4
-    assert all(route.startswith(f"/{version}/") for route in routes)
+async def test_reads_all_account_groups_that_the_token_has_access_to(version: Any) -> None:
+    client = FakeClient([page(AccountGroup("1")), page(AccountGroup("2"))])
+    api = Api(cast("Client", client), version)
+    async with asyncio.timeout(60) as deadline:
+        groups = await api.account_groups(deadline)
+    assert groups == [AccountGroup("1"), AccountGroup("2")]
+    assert client.requests == [Request(api.account_groups_listing.path)]
+    assert api.account_groups_listing.path.startswith(f"/{version}/account-groups")

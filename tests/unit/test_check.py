@@ -21,6 +21,7 @@ from exporter.settings import Loaded, load
 from exporter.simulator import Fault, Simulator, World
 from exporter.simulator.api import ApiRequest, Payload
 from exporter.simulator.faults import records
+from exporter.sources.sessions import SERIES
 
 TOKEN = "canary-check"
 Capture = pytest.CaptureFixture[str]
@@ -106,13 +107,13 @@ CASES: dict[str, tuple[str, str, str, list[str]]] = {
     ),
     "no agents": ("", "empty", "nothing", ["warning: .* 1001: .*no agents.*has access to 1002"]),
     "no sessions": ("", "no_sessions", "nothing", ["warning: .* 1001: .*poll.lookback"]),
-    "all rejected": ("", "no_rounds", "nothing", ["warning: .* 1001: .*: missing_field [1-9]"]),
+    "all rejected": ("", "no_rounds", "failed", ["error: .*1001: all .* records .*api.version"]),
     "some rejected": ("", "bad_records", "warnings", ["warning: .* 1001: .*out_of_range [1-9]"]),
     "no partners": ("", "no_networks", "warnings", ["warning: .* 1001: only 0 %"]),
     "late": ("", "late_commits", "warnings", ["warning: .* 1001: .*set poll.overlap to 10m"]),
     "series limit": ("--metrics.max-series=200", "", "warnings", ["warning: series: .*__other__"]),
-    "too many requests": (f"{FAST}100", "", "too_much", ["warning: requests: 120 .* limit 100"]),
-    "many requests": (f"{FAST}150", "", "warnings", ["warning: requests: .*poll.interval"]),
+    "too many requests": (f"{FAST}100", "", "too_much", [r"warning: requests: 12\d .* limit 100"]),
+    "many requests": (f"{FAST}150", "", "warnings", ["warning: requests: .*intervals"]),
 }  # fmt: skip
 
 
@@ -143,24 +144,27 @@ async def test_reports_sessions_series_and_requests() -> None:
         assert group["agents"] == 10
         assert 0 < group["filtered"] < group["filtered"] + group["joined"] <= group["user_sessions"]
     series, requests = result.series, result.requests
-    assert sum(series["by_family"].values()) == sum(series["by_site"].values())
-    assert series["published"] == sum(series["by_family"].values()) < series["scrape_samples"]
+    names = {family.short_name for family in SERIES.families}
+    published = sum(count for name, count in series["by_family"].items() if name in names)
+    assert series["published"] == published == sum(series["by_site"].values())
+    assert published < sum(series["by_family"].values()) < series["scrape_samples"]
     assert "mail.example.com" not in series["by_site"]
-    assert requests["sessions_per_minute"] == 4
-    assert requests["agents_per_minute"] == pytest.approx(3 / 5)
+    demand = requests["per_minute"]
+    assert (demand["sessions"], demand["account_groups"]) == (4, pytest.approx(1 / 5))
+    assert demand["agents"] == pytest.approx(2 / 5)
+    assert requests["total_per_minute"] == pytest.approx(sum(demand.values()))
 
 
 KEYS = {
     "": "version settings api account_groups series requests findings verdict",
     "settings": "name value source",
     "api": "url version failure account_groups clock_skew_seconds",
-    "account_groups": "aid name failure permissions agents user_sessions network_sessions rejected "
-    "filtered joined user_only network_only newest_round commit_delay_median_seconds "
-    "commit_delay_p95_seconds",
+    "account_groups": "aid name failure permissions agents local_networks user_sessions "
+    "network_sessions rejected filtered joined user_only network_only newest_round "
+    "commit_delay_median_seconds commit_delay_p95_seconds",
     "series": "published limit folded with_standard_families by_family by_site scrape_samples "
     "scrape_text_bytes scrape_gzip_bytes",
-    "requests": "sessions_per_minute agents_per_minute total_per_minute limit_per_minute "
-    "organization_limit_per_minute",
+    "requests": "per_minute total_per_minute limit_per_minute organization_limit_per_minute",
     "findings": "severity about what advice",
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import RawTestServer
+from api_records import results_key
 from fake_clock import WALL_START, fake_clock, fake_time
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from exporter import NAME, __version__
 from exporter.errors import PollError, Reason
 from exporter.metrics.self_metrics import SelfMetrics
+from exporter.sources.agents import AgentsSource
 from exporter.thousandeyes.api import VERSIONS
 from exporter.thousandeyes.client import (
     AUTH_PAUSE_SECONDS,
@@ -170,11 +172,12 @@ async def test_returns_the_decompressed_body() -> None:
                 assert await c.fetch() == text
 
 
-def test_rejects_bodies_that_are_not_one_gzip_member_or_too_large() -> None:
+def test_rejects_bodies_that_are_not_gzip_or_too_large() -> None:
     whole = gzip.compress(b'{"results": []}' * 100)
     cases: list[tuple[bytes, str, Reason]] = [
-        *((whole[:end], "gzip", "decompress") for end in range(len(whole))),
+        *((whole[:end], "gzip", "decompress") for end in range(1, len(whole))),
         (whole + b"more", "gzip", "decompress"),
+        (whole + whole[:-1], "gzip", "decompress"),
         (whole[:30] + b"\xff\xff\xff" + whole[33:], "gzip", "decompress"),
         (whole, "gzip, gzip", "decompress"),
         (b"{}", "br", "decompress"),
@@ -184,7 +187,10 @@ def test_rejects_bodies_that_are_not_one_gzip_member_or_too_large() -> None:
         with pytest.raises(PollError) as caught:
             decompress(body, encoding)
         assert caught.value.reason == reason
-    assert len(decompress(gzip.compress(bytes(MAX_BODY_BYTES), 1), "gzip")) == MAX_BODY_BYTES
+    half = gzip.compress(bytes(MAX_BODY_BYTES // 2), 1)
+    assert len(decompress(half + half, "x-gzip")) == MAX_BODY_BYTES  # of several members
+    with pytest.raises(PollError, match="exceeds"):
+        decompress(half + half + gzip.compress(b"x"), "gzip")
 
 
 @fake_time
@@ -275,12 +281,12 @@ async def test_one_request_tries_a_rejected_token_for_all(accepted: bool) -> Non
 CURSORS = {"v6": "pageId", "v7": "cursor"}
 SAME_LISTING = (
     *("http://api.example{path}?aid=1001&{cursor}=%26aid%3D7%2B", "{path}?{cursor}=%26aid%3D7%2B"),
-    "{path}?{cursor}=%26aid%3D7%2B&from=2017-03-22&other=1#fragment",
+    *("{path}?{cursor}=%26aid%3D7%2B&from=2017-03-22&other=1#fragment", "?{cursor}=%26aid%3D7%2B"),
 )
 ELSEWHERE = (
-    *("https://api.example{path}?{cursor}=2", "http://api.example:81{path}?{cursor}=2", "//"),
-    *("{path}/?{cursor}=2", "{path}%2f?{cursor}=2", "/?{cursor}=2", "http://", "http://[::1"),
-    *("{path}?aid=1002&{cursor}=2", "//example.com{path}?{cursor}=2", "x" * 10_000, "\x00"),
+    *("https://api.example{path}?{cursor}=2", "http://api.example:81{path}?{cursor}=2"),
+    *("{path}/?{cursor}=2", "{path}%2f?{cursor}=2", "/?{cursor}=2", "http://[::1", "x" * 10_000),
+    *("{path}?aid=1002&{cursor}=2", "//example.com{path}?{cursor}=2"),
     *("javascript:alert(1)", "data:application/json,[]", "file:///etc/passwd"),
     *("http://127.0.0.1:99999999/", "http://user:password@"),
 )
@@ -297,16 +303,20 @@ class LinkedPages(Client):
     async def fetch(self, request: Request, deadline: asyncio.Timeout) -> bytes:
         assert (request.aid, request.body) == ("1001", {"a": 1})
         self.queries.append({**request.query})
-        link, listing = next(self.links), VERSIONS[self.version].AGENTS
+        link, (listing,) = next(self.links), AgentsSource.listings[self.version]
         for name, value in (("path", listing.path), ("cursor", CURSORS[self.version])):
             link = link and link.replace(f"{{{name}}}", value)
-        page = {"pages": {"next": link}, "_links": {"next": {"href": link}}, listing.results: []}
+        page = {
+            "pages": {"next": link},
+            "_links": {"next": {"href": link}},
+            results_key(listing): [],
+        }
         return json.dumps(page).encode()
 
 
 async def follow(version: str, *links: str | None) -> tuple[list[dict[str, str]], Reason | None]:
     """Read pages with these links; returns the queries and the reason of the failure."""
-    client, listing = LinkedPages(version, links), VERSIONS[version].AGENTS
+    client, (listing,) = LinkedPages(version, links), AgentsSource.listings[version]
     request = Request(listing.path, "1001", {"b": "2"}, {"a": 1})
     try:
         async with asyncio.timeout(60) as deadline:
@@ -343,7 +353,7 @@ async def test_any_link_is_followed_or_an_error(link: str) -> None:
 async def test_detects_loops_and_limits_the_number_of_pages() -> None:
     first, *others = (f"{{path}}?{{cursor}}={number}" for number in range(MAX_PAGES))
     cases: list[tuple[list[str | None], Reason | None]] = [
-        (["{path}"], "pagination_loop"),
+        *(([link], "pagination_loop") for link in ("{path}", "//", "http://", "\x00")),
         ([first, first], "pagination_loop"),
         ([first, others[0], first], "pagination_loop"),
         ([first, *others], "pagination_limit"),

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
+from email.utils import formatdate
 
 import pytest
 from fake_clock import fake_clock, fake_time
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.clock import ApiClock, Clock, parse_http_date, poll_deadline
@@ -39,9 +40,28 @@ def test_the_wall_clock_is_used_until_the_first_valid_date_header():
 )
 def test_an_invalid_date_header_is_ignored(date, timestamp):
     api_clock = ApiClock(Clock(lambda: 1.0, lambda: 5.0))
-    api_clock.observe(DATE)
     api_clock.observe(date)
-    assert api_clock.now() == (TIMESTAMP if timestamp is None else timestamp)
+    assert api_clock.now() == (5.0 if timestamp is None else timestamp)
+
+
+# seconds since the previous response, jump of its date, difference of the clock afterwards
+JUMPS = [
+    [(60, 60, 60), (60, 0, 0), (60, -60, -60)],  # the clocks of the API's servers differ
+    [(60, 3600, 0), (29, 3600, 0), (1, 3600, 3600)],  # confirmed after 30 s
+    [(60, 3600, 0), (60, 0, 0), (60, 3600, 0), (60, 3600, 3600)],  # one wrong date
+    [(60, 3600, 0), (60, -3600, 0), (60, -3590, -3590)],  # two that disagree
+]
+
+
+@pytest.mark.parametrize("responses", JUMPS)
+def test_a_jump_of_the_date_needs_a_confirmation(responses):
+    monotonic = [0.0]
+    api_clock = ApiClock(Clock(lambda: monotonic[0]))
+    api_clock.observe(DATE)
+    for after, jump, expected in responses:
+        monotonic[0] += after
+        api_clock.observe(formatdate(TIMESTAMP + monotonic[0] + jump, usegmt=True))
+        assert api_clock.now() - monotonic[0] - TIMESTAMP == expected
 
 
 @pytest.mark.parametrize(("zone", "offset"), [("GMT", 0), ("", 0), ("-0000", 0), ("+0100", 3600)])
@@ -57,7 +77,6 @@ NUMBERS = st.integers(0, 10**5)
 DATES = st.builds("Mon, {} Feb {} {}:{}:{} {}".format, *[NUMBERS] * 5, st.sampled_from("+1Z"))
 
 
-@settings(deadline=None)
 @given(st.text() | DATES)
 def test_any_text_is_a_date_or_invalid(text):
     assert isinstance(parse_http_date(text), float | None)

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +16,20 @@ import pytest
 from factories import ROUND, any_text, session, text_of, user
 from hypothesis import example, given
 from hypothesis import strategies as st
-from msgspec.structs import asdict
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.inventory import AccountGroup, Agent
+from exporter.inventory import AccountGroup
 from exporter.labels import sanitize
 from exporter.metrics import exposition
 from exporter.metrics.exposition import BATCH_SIZE, Format, Part, Snapshot, Writer, compress
-from exporter.metrics.families import FAMILIES, NETWORK_FIELDS, PREFIX, USER_FIELDS, select_families
+from exporter.metrics.families import PREFIX, SeriesTable
 from exporter.render import GroupResult, render
-from exporter.sessions.aggregate import SeriesTable, aggregate
-from exporter.sessions.histograms import SiteHistograms
-from exporter.sessions.model import NetworkSession, SeriesKey, UserSession
-from exporter.sessions.source import SessionsResult
+from exporter.sources.agents import INFO, STATE
+from exporter.sources.results import Result, SessionsResult
+from exporter.sources.rows import Joined, Key
+from exporter.sources.sessions import FIELDS, SERIES, fold
+from exporter.sources.site_histograms import SiteHistograms
 
 GOLDEN = Path(__file__).parents[1] / "golden/text.txt"
 PARSERS = {Format.TEXT: parse_text, Format.OPENMETRICS: parse_openmetrics}
@@ -55,36 +56,50 @@ def labels(**values: str) -> frozenset[tuple[str, str]]:
     return frozenset((name, value) for name, value in values.items() if value)
 
 
-def result(*sessions: tuple[UserSession, NetworkSession | None]) -> SessionsResult:
+def result(*sessions: Joined, selection: Sequence[str] = ("all",)) -> SessionsResult:
     """Return what is published after two polls; the second has the network sessions."""
-    histograms = SiteHistograms(10)
+    histograms = SiteHistograms(FIELDS, 10)
     complete = [session for session in sessions if session[1]]
     histograms.observe([(user, None) for user, _ in complete], ROUND)
     histograms.observe(complete, ROUND)
-    return SessionsResult(series=aggregate(sessions), sites=histograms.snapshot())
+    tables = [fold(SERIES.select(selection), sessions, ())]
+    return SessionsResult(tables, sites=histograms.snapshot())
 
 
-def company() -> list[GroupResult]:
-    """Return the results of two account groups: all families, and values that need care."""
-    fields = (*NETWORK_FIELDS, *USER_FIELDS)
+def agents(*agents: tuple[Key, float]) -> Result:
+    """Return what is published of agents, given label values and when they were last seen."""
+    values = {"agent_info": np.ones(len(agents))}
+    info = SeriesTable(INFO.labels, INFO.families, [labels for labels, _ in agents], values)
+    values = {family.short_name: np.full(len(agents), math.nan) for family in STATE.families}
+    values["agent_last_seen_timestamp_seconds"] = np.array([last_seen for _, last_seen in agents])
+    keys = [labels[:1] for labels, _ in agents]
+    return Result([info, SeriesTable(STATE.labels, STATE.families, keys, values)])
+
+
+def company(*selection: str) -> list[GroupResult]:
+    """Return the results of two account groups: some families, and values that need care."""
+    fields = itertools.chain(*reversed(FIELDS))
     everything = {field: (index + 1) / 64 for index, field in enumerate(fields)}
     little = {"destination.latency": 2.2 + 0.1, "destination.loss": -0.0, "numberOfPages": 1e16}
-    anna = Agent("a1", "anna", "Windows", "1.190.0", "Windows 11", "Zürich", ROUND + 0.5)
+    anna = ("a1", "anna", "Windows", "1.190.0", "Windows 11", "Zürich"), ROUND + 0.5
+    big = ("e5", 'the "big" one', "", "", "", ""), math.nan
     sales = [session(n, "a1", "wiki", values=v) for n, v in (("1", everything), ("2", little))]
     unmatched = user("3", "c3", "", "http", values={"numberOfPages": 2.0}), None
     other = user("1", "e5", 'a "b" \\ c\nd', "", start=ROUND + 60, values=little), None
-    agents = (anna, Agent("e5", 'the "big" one'))
+    sessions = [result(*each, selection=selection) for each in ((*sales, unmatched), (other,))]
+    sources = {"sessions": sessions[0], "agents": agents(anna, big)}
     return [
-        GroupResult(AccountGroup("101", "Sales & Co"), result(*sales, unmatched), agents),
-        GroupResult(AccountGroup("202"), result(other)),
+        GroupResult(AccountGroup("101", "Sales & Co"), sources),
+        GroupResult(AccountGroup("202"), {"sessions": sessions[1]}),
     ]
 
 
 def test_the_whole_text():
-    families = select_families(["loss_ratio", "pages", "round_timestamp_seconds"])
-    snapshot = render(company(), families, lambda agent: agent)
+    snapshot = render(company("loss_ratio", "pages", "round_timestamp_seconds"))
     assert snapshot.size == len(text(snapshot).encode())
-    other_histograms = re.compile(r"# HELP \S+_site_jitter.*(?=# HELP \S+_agent_info)", re.DOTALL)
+    other_histograms = re.compile(
+        r"# HELP \S+_site_jitter.*(?=# HELP \S+_site_sessions)", re.DOTALL
+    )
     actual, openmetrics = (other_histograms.sub("", text(snapshot, each)) for each in Format)
     if "UPDATE_GOLDEN" in os.environ:
         GOLDEN.write_text(actual, newline="")
@@ -97,23 +112,14 @@ def test_the_whole_text():
 
 @pytest.mark.parametrize("format_", Format)
 def test_every_sample_of_every_family_is_published(format_):
-    snapshot = render(company(), FAMILIES, lambda agent: agent)
-    published = {family.short_name for family in FAMILIES}
-    samples = [name for name, _ in parse(snapshot, format_) if name in published]
+    groups = company("all")
+    published = {family.short_name for family in SERIES.families}
+    samples = [name for name, _ in parse(render(groups), format_) if name in published]
     assert set(samples) == published
-    assert snapshot.series == len(samples)
-    assert len(samples) == sum(each.sessions.series.samples.sum() for each in company())
-    nothing = render([], FAMILIES, lambda agent: agent)
-    assert (text(nothing, format_), nothing.series, nothing.size) == ("", 0, 0)
-
-
-def test_families_and_agent_names_are_selected():
-    samples = parse(render(company(), ()), Format.TEXT)
-    assert {name for name, _ in samples if not name.startswith("site_")} == {"account_group_info"}
-    hidden = render(company(), select_families(["loss_ratio"]), lambda agent: Agent(agent.id, "x"))
-    samples = parse(hidden, Format.TEXT)
-    assert ("agent_info", labels(aid="101", agent="a1", agent_name="x")) in samples
-    assert hidden.series == len([name for name, _ in samples if name == "loss_ratio"]) == 1
+    tables = [table for each in groups for table in each.sessions.tables]
+    assert len(samples) == sum(table.samples.sum() for table in tables)
+    nothing = render([])
+    assert (text(nothing, format_), nothing.size) == ("", 0)
 
 
 @pytest.mark.parametrize("empty", list(itertools.product((True, False), repeat=4)))
@@ -121,9 +127,10 @@ def test_an_empty_label_value_is_omitted_everywhere(empty):
     values = zip(empty, "1asp", strict=True)
     aid, agent, site, protocol = ("" if omitted else value for omitted, value in values)
     visit = session("1", agent, site, protocol, values={"destination.latency": 0.5})
-    group = GroupResult(AccountGroup(aid, "S"), result(visit), [Agent(agent, last_seen=2.5)])
-    other = GroupResult(AccountGroup("other"), group.sessions)
-    snapshot = render([other, group], FAMILIES, lambda agent: agent)
+    one = agents(((agent, *[""] * 5), 2.5))
+    group = GroupResult(AccountGroup(aid, "S"), {"sessions": result(visit), "agents": one})
+    other = GroupResult(AccountGroup("other"), {"sessions": group.sessions})
+    snapshot = render([other, group])
     assert '=""' not in text(snapshot)
     per_agent = labels(aid=aid, agent=agent)
     per_site = labels(aid=aid, site=site, protocol=protocol)
@@ -144,14 +151,17 @@ any_label = st.sampled_from([*SPECIAL, sanitize("é" * 100_000)]) | any_text.map
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@given(st.dictionaries(st.builds(SeriesKey, any_label, any_label, any_label), numbers, max_size=5))
-@example({SeriesKey(value, value, value): 1.0 for value in SPECIAL})
+@given(st.dictionaries(st.tuples(any_label, any_label, any_label), numbers, max_size=5))
+@example({(value, value, value): 1.0 for value in SPECIAL})
 def test_any_labels_and_numbers_round_trip(series):
     keys = sorted(series)
-    table = SeriesTable(keys, {"pages": np.array([series[key] for key in keys])})
-    group = GroupResult(AccountGroup('"7"'), SessionsResult(series=table))
-    snapshot = render([group], select_families(["pages"]))
-    expected = {("pages", labels(aid='"7"', **asdict(key))): n for key, n in series.items()}
+    pages, values = SERIES.select(["pages"]), np.array([series[key] for key in keys])
+    table = SeriesTable(pages.labels, pages.families, keys, {"pages": values})
+    snapshot = render([GroupResult(AccountGroup('"7"'), {"sessions": SessionsResult([table])})])
+    expected = {
+        ("pages", labels(aid='"7"', **dict(zip(pages.labels, key, strict=True)))): n
+        for key, n in series.items()
+    }
     assert all(parse(snapshot, format_) == expected for format_ in Format)
     assert text(snapshot).count("\n") == (len(series) + 2 if series else 0)
 
@@ -164,11 +174,10 @@ def test_gauges_are_written_in_batches_without_gaps(size, gaps):
     column[::gaps] = math.nan
     writer = Writer()
     columns = [(["{} "], np.array([math.nan])), (labels, column), (labels, column)]
-    total = exposition.write_gauges(writer, "x", "Help.", columns)
+    exposition.write_gauges(writer, "x", "Help.", columns)
     expected = [f'x{{n="{n}"}} {n / 2}' for n in range(size) if n % gaps] * 2
     metadata = ["# HELP x Help.", "# TYPE x gauge"] if expected else []
     assert text_of(writer.part()).splitlines() == metadata + expected
-    assert total == len(expected)
 
 
 any_size = st.text(max_size=200) | st.integers(0, 300_000).map("x".__mul__)

@@ -1,19 +1,26 @@
-"""The metric table: names, units and HELP texts are consistent."""
+"""The metric tables: names, units and HELP texts are consistent."""
 
 import re
+from collections import Counter
 
 import pytest
 
-from exporter.metrics import families as table
-from exporter.metrics.families import FAMILIES, HISTOGRAMS, UNITS, select_families
+from exporter.render import ACCOUNT_GROUP_INFO
+from exporter.sources import agents, local_networks, sessions
+from exporter.sources.sessions import SERIES
+from exporter.sources.site_histograms import HISTOGRAMS
+
+TABLES = (SERIES, local_networks.TARGETS, local_networks.AGENTS, *agents.TABLES, ACCOUNT_GROUP_INFO)
+FAMILIES = [family for table in TABLES for family in table.families]
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *HISTOGRAMS], ids=lambda family: family.name)
 def test_name_and_help_agree_with_field_and_unit(family):
-    unit = UNITS.get(family.field, table.COUNT)
+    unit = family.unit
     if not family.name.endswith(("timestamp_seconds", "experience_score")):
-        suffix = re.search(r"_(seconds|ratio|bytes)$", family.name)
-        assert (suffix[1] if suffix else "") == unit.base
+        suffix = re.search(r"_(bytes_per_second|seconds|ratio|bytes|dbm)$", family.name)
+        base = {"0 or 1": "", "dBm": "dbm"}.get(unit.base, unit.base.replace(" ", "_"))
+        assert (suffix[1] if suffix else "") == base
     conversion = f", {unit.api} to {unit.base}" if unit.divisor != 1 else ""
     source = f" (API field {family.field}{conversion})" if family.field else ""
     assert family.help.startswith(family.description + source)
@@ -21,17 +28,26 @@ def test_name_and_help_agree_with_field_and_unit(family):
     assert not set(family.help) & set('\\"\n')
 
 
+def test_names_are_unique():
+    names = Counter(family.short_name for family in (*FAMILIES, *HISTOGRAMS))
+    assert set(names.values()) == {1}
+
+
 def test_every_field_belongs_to_one_listing():
-    listings = [*table.NETWORK_FIELDS, *table.USER_FIELDS]
-    assert len(listings) == len(set(listings))
-    assert UNITS.keys() == {*listings, "roundId"}
+    users, networks = sessions.FIELDS
+    known = {family.field for family in SERIES.families} - {"", "roundId"}
+    assert len(users) + len(networks) == len({*users, *networks})
+    assert known <= {*users, *networks}
+    assert {family.field for family in HISTOGRAMS} <= known
 
 
 def test_families_are_selected_in_table_order():
-    names = {each: [f.short_name for f in select_families(each)] for each in ("all", "standard")}
+    def select(*selection: str) -> list[str]:
+        return [family.short_name for family in SERIES.select(selection).families]
+
     detail = re.compile(r"(cpu|memory)_(.*_(min|max|median|stddev)_.*|samples)")
-    assert names["standard"] == [name for name in names["all"] if not detail.fullmatch(name)]
-    assert select_families("all") == FAMILIES
-    assert select_families("none") == select_families([]) == ()
-    selected = select_families(["sessions", "loss_ratio", "unknown"])
-    assert [family.short_name for family in selected] == ["loss_ratio", "sessions"]
+    assert select("standard") == [name for name in select("all") if not detail.fullmatch(name)]
+    assert SERIES.select(["all"]) == SERIES
+    assert select("none") == select() == []
+    assert select("sessions", "loss_ratio", "unknown") == ["loss_ratio", "sessions"]
+    assert select("standard", "cpu_samples").count("cpu_samples") == 1

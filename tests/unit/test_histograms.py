@@ -9,14 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.labels import OTHER
-from exporter.metrics.families import HISTOGRAMS
-from exporter.sessions.histograms import RETENTION_SECONDS, SiteHistograms, SiteKey
-from exporter.sessions.store import JoinedSession
+from exporter.sources.rows import Joined
+from exporter.sources.sessions import FIELDS
+from exporter.sources.site_histograms import (
+    HISTOGRAMS,
+    RETENTION_SECONDS,
+    SiteHistograms,
+    SiteKey,
+)
 
 
-def started(*sessions: JoinedSession, max_sites: int = 100) -> SiteHistograms:
+def started(*sessions: Joined, max_sites: int = 100) -> SiteHistograms:
     """Return histograms after their first poll."""
-    histograms = SiteHistograms(max_sites)
+    histograms = SiteHistograms(FIELDS, max_sites)
     histograms.observe(sessions, ROUND)
     return histograms
 
@@ -84,7 +89,7 @@ polls_of_sites = st.lists(st.lists(st.text("abcdefgh", max_size=2), max_size=8),
 
 @given(polls_of_sites, st.integers(1, 4))
 def test_the_limit_bounds_the_series_and_loses_no_session(polls, limit):
-    histograms, sessions = started(max_sites=limit), list[JoinedSession]()
+    histograms, sessions = started(max_sites=limit), list[Joined]()
     for number, poll in enumerate(polls):
         sessions += [session(f"{number}{n}", "a", s[:1], s[1:]) for n, s in enumerate(poll)]
         histograms.observe(sessions, ROUND)
@@ -93,12 +98,21 @@ def test_the_limit_bounds_the_series_and_loses_no_session(polls, limit):
     assert sum(counts(histograms).values()) == len(sessions)
 
 
+def test_a_session_that_is_missing_for_a_while_is_not_counted_again():
+    histograms, once, again = started(session("0")), session("1"), 2 * 900
+    rounds = [(0, 1), (again, 2), (0, 2), (again + 1, 3), (0, 4)]  # until after two look-backs
+    for after, expected in rounds:
+        observed = session(str(after), start=ROUND + after) if after else once
+        histograms.observe([observed], ROUND)
+        assert counts(histograms) == {("site.example",): expected}
+
+
 states = st.tuples(*[st.sampled_from(["absent", "incomplete", "complete"])] * 5)
 
 
 @given(st.lists(states, min_size=1, max_size=6))
 def test_counts_agree_with_a_plain_implementation(polls):
-    histograms, expected = SiteHistograms(10), Counter[str]()
+    histograms, expected = SiteHistograms(FIELDS, 10), Counter[str]()
     known, counted = set[str](), set[str]()
     for number, poll in enumerate(polls):
         present = {str(n): state for n, state in enumerate(poll) if state != "absent"}
@@ -110,6 +124,5 @@ def test_counts_agree_with_a_plain_implementation(polls):
             if number == 0 or sites[id_] in known:
                 counted.add(id_)
                 expected[sites[id_]] += number > 0
-        counted &= present.keys()
         known |= set(sites.values())
     assert counts(histograms) == {(site,): expected[site] for site in known}

@@ -1,15 +1,12 @@
-"""Label values: printable and bounded; agent names hashed or hidden."""
+"""Label values: printable and bounded."""
 
 import hashlib
-import hmac
 import unicodedata
 
 import pytest
 from factories import any_text
 from hypothesis import example, given
-from msgspec.structs import replace
 
-from exporter.inventory import Agent, agent_names
 from exporter.labels import MAX_LENGTH, sanitize
 
 
@@ -50,17 +47,3 @@ def test_every_label_value_is_short_printable_and_encodable(text):
 )  # fmt: skip
 def test_values_are_sanitized(text, expected):
     assert sanitize(text) == expected
-
-
-AGENT = Agent("id", "anna-laptop", "Windows", "1.2", "11", "Zürich", 5.0)
-DIGEST = hmac.new("a long secret ü".encode(), b"anna-laptop", hashlib.sha256).hexdigest()
-
-
-@pytest.mark.parametrize(
-    ("mode", "name"), [("plain", "anna-laptop"), ("off", ""), ("hashed", DIGEST[:16])]
-)
-def test_names_are_published_hashed_or_hidden(mode, name):
-    publish = agent_names(mode, "a long secret ü")
-    assert publish(AGENT) == replace(AGENT, name=name)
-    assert publish(replace(AGENT, name="")).name == ""
-    assert agent_names("hashed", "other")(AGENT) != agent_names("hashed")(AGENT)

@@ -1,16 +1,15 @@
-"""The polling loop, and the source of agents."""
+"""The polling loop."""
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from fake_clock import START, WALL_START, fake_clock, fake_time
 from structlog.testing import capture_logs
 
-from exporter.agents import AgentsSource
 from exporter.clock import ApiClock
 from exporter.errors import PollError
-from exporter.inventory import Agent
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.poller import RECENT_POLLS, Poller, PollRecord
 
@@ -20,13 +19,18 @@ FAILURE = PollError("connect", "connection refused")
 class Setup:
     """A poller; also its source, with the given outcomes and then the last one, and publisher."""
 
-    name, interval, refresh_error = "sessions", 60.0, None
+    name, interval, priority, refresh_error, changes, waiting = "sessions", 60.0, 1, None, True, ()
 
     def __init__(self, *outcomes: Exception | None, seconds: float = 0.0, required: bool = True):
         self.outcomes, self.seconds, self.required = list(outcomes), seconds, required
         self.starts, self.refreshed, self.published = [], [], []
         self.metrics = SelfMetrics(process=False)
-        self.poller = Poller("7", self, ApiClock(fake_clock()), self.metrics, self)
+        self.suspended, clock = 0, fake_clock()
+        including = replace(clock, monotonic=lambda: clock.monotonic() + self.suspended)
+        self.poller = Poller(
+            *("7", self, ApiClock(including), self.metrics, self),
+            lambda priority: priority in self.waiting,
+        )
 
     @property
     def result(self) -> object:
@@ -40,10 +44,11 @@ class Setup:
             raise outcome
         return {"user_sessions": 7}
 
-    async def refresh(self, *, complete: bool) -> None:
-        self.refreshed.append(complete)
+    async def refresh(self, *, polled: bool) -> bool:
+        self.refreshed.append(polled)
         if self.refresh_error:
             raise self.refresh_error
+        return self.changes
 
     def update(self, aid: str, source: str, result: object) -> None:
         self.published.append((aid, source, result))
@@ -70,7 +75,7 @@ async def test_polls_start_at_every_interval_and_never_overlap(seconds, starts, 
     assert setup.starts == starts
     assert setup.value("exporter_polls_skipped_total") == skipped
     assert [log["event"] for log in logs].count("poll_skipped") == skipped
-    assert setup.poller.last_tick == START + 180
+    assert setup.poller.last_tick == START + 235  # ticks show that the loop runs
     assert setup.refreshed.count(False) == skipped  # sessions expire during a long poll
     assert setup.published == [("7", "sessions", n + 1) for n in range(len(setup.refreshed))]
 
@@ -86,6 +91,43 @@ async def test_missed_ticks_are_not_caught_up(at, suspended, starts):
     setup = Setup(None)
     await setup.run(starts[-1] + 1)
     assert (setup.starts, setup.value("exporter_polls_skipped_total")) == (starts, 0)
+
+
+@fake_time
+async def test_data_expires_and_a_poll_starts_soon_after_a_suspend():
+    setup = Setup(None)
+    asyncio.get_running_loop().call_later(92, setattr, setup, "suspended", 600)
+    await setup.run(200)
+    assert (setup.starts, setup.refreshed) == ([0, 60, 95, 155], [True, True, False, True, True])
+    assert setup.value("exporter_polls_skipped_total") == 0
+
+
+@fake_time
+async def test_old_data_expires_every_minute_between_polls_and_only_changes_are_published():
+    setup = Setup(None)
+    setup.interval = 300.0
+    await setup.run(330)
+    refreshes = [True, *[False] * 4, True]  # at 60, 120, 180 and 240 s
+    assert (setup.starts, setup.refreshed) == ([0, 300], refreshes)
+    published, setup.changes = list(setup.published), False
+    await setup.poller.poll()
+    assert setup.published == published
+
+
+@fake_time
+async def test_a_poll_that_waits_for_other_sources_is_stretched_until_one_is_fast_again():
+    setup = Setup(None, seconds=100.0)
+    setup.waiting = (setup.priority,)
+    with capture_logs() as logs:
+        await setup.run(90)
+    hints = [log["hint"] for log in logs if log["event"] == "poll_skipped"]
+    assert (setup.poller.stretched, len(hints)) == (True, 1)
+    assert "api.requests_per_minute" in hints[0]
+    await setup.poller.poll()
+    assert setup.poller.stretched
+    setup.seconds = 1.0
+    await setup.poller.poll()
+    assert not setup.poller.stretched
 
 
 @fake_time
@@ -137,24 +179,3 @@ async def test_a_crash_is_an_internal_failure_and_polling_continues():
     assert setup.value("exporter_poll_failures_total", reason="internal") == 2
     assert "ValueError" in str(setup.poller.failure)
     assert [log["event"] for log in logs].count("poll_crashed") == 2 == len(setup.published) - 2
-
-
-class FakeAgentsApi:
-    seconds = 0.0
-
-    async def agents(self, aid: str, deadline: asyncio.Timeout) -> list[Agent]:
-        await asyncio.sleep(self.seconds)
-        return [Agent("a", aid), Agent("b"), Agent("c")]
-
-
-@fake_time
-async def test_the_last_complete_listing_of_accepted_agents_is_published():
-    source = AgentsSource("7", api := FakeAgentsApi(), 100.0, lambda agent: agent != "b")
-    assert (source.name, source.required, source.result) == ("agents", False, ())
-    assert await source.poll() == {"agents": 3}
-    api.seconds = 200.0
-    with pytest.raises(PollError) as failure:
-        await source.poll()
-    await source.refresh(complete=False)
-    assert source.result == (Agent("a", "7"), Agent("c"))
-    assert (failure.value.reason, asyncio.get_running_loop().time() - START) == ("deadline", 95)

@@ -26,11 +26,11 @@ def limiter(requests_per_minute: int = 120) -> RateLimiter:
     return RateLimiter(requests_per_minute, api_clock, 45.0)
 
 
-async def wait_time(limiter: RateLimiter) -> float:
+async def wait_time(limiter: RateLimiter, priority: int = 0) -> float:
     """Return for how many seconds one request waits."""
     start = asyncio.get_running_loop().time()
     async with asyncio.timeout(None) as deadline:
-        await limiter.acquire(deadline)
+        await limiter.acquire(deadline, priority)
     return asyncio.get_running_loop().time() - start
 
 
@@ -72,14 +72,90 @@ async def test_sends_at_once_within_the_limit_and_then_waits_for_the_window() ->
     assert shared.sent_last_minute() == 1
 
 
+@given(st.integers(2, 20), st.data())
+@fake_time
+async def test_polls_are_never_delayed_by_requests_of_lower_priorities(
+    share: int, data: st.DataObject
+) -> None:
+    shared, loop = limiter(share), asyncio.get_running_loop()
+    needed, latency = data.draw(st.integers(1, share)), data.draw(st.sampled_from([0.0, 0.3, 2.0]))
+    delays, sent = list[float](), list[float]()
+
+    async def other(priority: int, pause: float) -> None:
+        while True:
+            await wait_time(shared, priority)
+            sent.append(loop.time())
+            await asyncio.sleep(pause)
+
+    async def polls(count: int) -> None:
+        for _ in range(count):
+            start = loop.time()
+            for _ in range(needed):
+                delays.append(await wait_time(shared))
+                await asyncio.sleep(latency)
+            await asyncio.sleep(start + WINDOW_SECONDS - loop.time())
+
+    await polls(1)
+    other_tasks = st.tuples(st.integers(1, 2), st.sampled_from([0.1, 7]))
+    others = data.draw(st.lists(other_tasks, max_size=3))
+    tasks = [asyncio.create_task(other(*each)) for each in others]
+    await polls(6)
+    for task in tasks:
+        task.cancel()
+    assert max(delays) == pytest.approx(0, abs=1e-6)
+    if others and needed < share:
+        windows = (bisect_left(sent, t + WINDOW_SECONDS - 1e-6) - n for n, t in enumerate(sent))
+        assert 0 < max(windows) <= share - needed  # what is left is used
+
+
+@fake_time
+async def test_waiting_requests_are_sent_in_the_order_of_their_priority() -> None:
+    shared, loop = limiter(2), asyncio.get_running_loop()
+    start, sent = loop.time(), list[tuple[int, float]]()
+
+    async def send(priority: int) -> None:
+        await wait_time(shared, priority)
+        sent.append((priority, round(loop.time() - start)))
+
+    await send(1)
+    await asyncio.sleep(30)
+    await send(1)
+    tasks = [asyncio.create_task(send(priority)) for priority in (2, 1, 0)]
+    await asyncio.sleep(0)
+    assert [shared.waiting(priority) for priority in range(4)] == [True, True, True, False]
+    await asyncio.gather(*tasks)
+    assert sent[2:4] == [(0, 60), (1, 90)]
+    assert [shared.waiting(priority) for priority in range(3)] == [False, False, True]
+    await asyncio.sleep(WINDOW_SECONDS)
+    assert not any(map(shared.waiting, range(3))), "one that waited in the last minute counts"
+
+
+@fake_time
+async def test_the_largest_recent_need_of_higher_priorities_is_reserved() -> None:
+    shared = limiter(10)
+    for priority in (0, 0, 0, 0, 1, 1, 1):
+        assert await wait_time(shared, priority) == 0
+    assert [shared.available(priority) for priority in range(3)] == [10, 6, 3]
+    await asyncio.sleep(170)
+    await wait_time(shared)
+    assert [shared.available(priority) for priority in range(3)] == [10, 6, 3]
+    await asyncio.sleep(11)
+    assert [shared.available(priority) for priority in range(3)] == [10, 9, 9]
+    await asyncio.sleep(170)
+    assert shared.available(2) == 10
+
+
+@pytest.mark.parametrize("priority", [0, 1])
 @pytest.mark.parametrize(("limit", "end"), [(50.0, 105.0), (200.0, 200.0), (None, None)])
 @fake_time
-async def test_waiting_extends_the_deadline(limit: float | None, end: float | None) -> None:
+async def test_waiting_extends_the_deadline(
+    limit: float | None, end: float | None, priority: int
+) -> None:
     shared, start = limiter(1), asyncio.get_running_loop().time()
     async with asyncio.timeout(limit) as deadline:
-        await shared.acquire(deadline)
+        await shared.acquire(deadline, priority)
         assert deadline.when() == (limit and start + limit)
-        await shared.acquire(deadline)
+        await shared.acquire(deadline, priority)
         assert deadline.when() == (end and pytest.approx(start + end))
 
 

@@ -9,22 +9,24 @@ import pytest
 from api_records import ROUND, changed, encode, id_field, listing_of, page, record, values
 
 from exporter.errors import PollError
-from exporter.metrics.families import NETWORK_FIELDS, UNITS, USER_FIELDS
-from exporter.sessions.model import SeriesKey
+from exporter.sources.sessions import NetworkRecord, UserRecord
 from exporter.thousandeyes.api import VERSIONS
-from exporter.thousandeyes.schema import Envelope, Listing, NetworkRecord, decode
+from exporter.thousandeyes.schema import MAX_INVALID_RECORDS, MAX_RECORDS, decode
 
 LISTINGS = [(version, listing) for version in VERSIONS for listing in ("users", "networks")]
-NUMBERS = [("networks", f) for f in NETWORK_FIELDS] + [("users", f) for f in USER_FIELDS]
+UNITS = {**UserRecord.numbers, **NetworkRecord.numbers}
+NUMBERS = [("networks", f) for f in NetworkRecord.numbers]
+NUMBERS += [("users", f) for f in UserRecord.numbers]
 OBJECTS = [("networks", f) for f in ("vpn", "systemMetrics", "systemMetrics.cpuUtilization")]
 both_listings = pytest.mark.parametrize(("version", "listing"), LISTINGS)
 both_versions = pytest.mark.parametrize("version", VERSIONS)
 
 
 def reason(version: str, listing: str, body: bytes | str) -> str:
-    """Return why a page fails."""
+    """Return why a page fails; the message quotes nothing of it."""
     with pytest.raises(PollError) as caught:
         decode(body.encode() if isinstance(body, str) else body, listing_of(version, listing))
+    assert "3fde" not in f"{caught.value} {caught.value.__cause__}"
     return caught.value.reason
 
 
@@ -71,22 +73,11 @@ def test_converts_the_numbers_of_a_network_session_to_base_units(version: str) -
     assert (network.id, network.round) == (f"07625:{ROUND}:0", ROUND)
 
 
-def test_a_listing_extends_records_by_their_numeric_fields() -> None:
-    listing = Listing("/path", Envelope, "items", NetworkRecord)
-    whole = record("v7", "networks")
-    valid = [whole, changed(whole, "vpn", None), changed(whole, "destination.loss", ...)]
-    invalid = [changed(whole, "systemMetrics.cpuUtilization.max", value) for value in (-1, 2, "1")]
-    decoded = decode(json.dumps({"items": [*valid, *invalid, {}]}).encode(), listing)
-    assert decoded.records == page("v7", "networks", *valid).records
-    assert decoded.rejected == {"out_of_range": 2, "bad_type": 1, "missing_field": 1}
-    assert (listing.path, listing.fields, decoded.next_link) == ("/path", NETWORK_FIELDS, None)
-
-
 @both_versions
 def test_decodes_a_user_session(version: str) -> None:
     whole = record(version, "users") | {"roundId": float(ROUND)}
     (user,) = page(version, "users", whole).records
-    assert user.key == SeriesKey("3fde6422", "www.thousandeyes.com", "https")
+    assert user.key == ("3fde6422", "www.thousandeyes.com", "https")
     assert (user.id, user.round, user.commit_delay) == (f"07625:{ROUND}:0", ROUND, 2.0)
     assert type(user.round) is int
     assert values(user) == {"experienceScore": 0.5, "numberOfPages": 3}
@@ -95,8 +86,8 @@ def test_decodes_a_user_session(version: str) -> None:
 def test_labels_are_sanitized_and_may_be_null() -> None:
     whole = record("v7", "users") | {"visitedSite": "a\x00b" + "x" * 1000, "protocol": None}
     (user,) = page("v7", "users", whole).records
-    assert user.key.site.startswith("a\N{REPLACEMENT CHARACTER}bx")
-    assert (len(user.key.site), user.key.protocol) == (265, "")
+    assert user.key[1].startswith("a\N{REPLACEMENT CHARACTER}bx")
+    assert (len(user.key[1]), user.key[2]) == (265, "")
 
 
 @both_versions
@@ -223,3 +214,17 @@ def test_a_link_of_another_type_is_a_schema_error(version: str, listing: str) ->
     for value in (*links, 7, [1], True, "text"):
         body = encode(version, listing, pages=value, _links=value)
         assert reason(version, listing, body) == "schema"
+
+
+def test_a_page_of_too_many_or_of_unexpected_records_is_a_schema_error() -> None:
+    whole, bad = record("v7", "users"), {"bad": "record"}
+    for records, limit in (([bad], MAX_INVALID_RECORDS), ([whole], MAX_RECORDS + 1)):
+        few = ",".join(map(json.dumps, records * (limit - 1)))
+        decoded = decode(f'{{"results": [{few}]}}'.encode(), listing_of("v7", "users"))
+        assert len(decoded.records) + decoded.rejected.total() == limit - 1
+        many = f'{{"results": [{few}, {json.dumps(records[0])}]}}'
+        assert reason("v7", "users", many) == "schema"
+    late = page("v7", "users", whole, *[bad] * MAX_INVALID_RECORDS)
+    assert (len(late.records), late.rejected) == (1, {"missing_field": MAX_INVALID_RECORDS})
+    crowded = encode("v7", "users", bad, *[whole] * MAX_RECORDS)  # decoded record by record
+    assert reason("v7", "users", crowded) == "schema"

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from email.utils import formatdate
 
@@ -13,13 +14,15 @@ from msgspec.structs import replace as replace_fields
 
 from exporter.clock import ApiClock
 from exporter.errors import PollError
-from exporter.metrics.families import FAMILIES, select_families
 from exporter.metrics.self_metrics import SelfMetrics
-from exporter.sessions.filters import SessionFilter
-from exporter.sessions.model import SessionBatch
-from exporter.sessions.source import SessionsConfig, SessionsResult, SessionsSource
+from exporter.sources.results import SessionsResult
+from exporter.sources.rows import Batch
+from exporter.sources.session_filter import SessionFilter
+from exporter.sources.sessions import SERIES, SessionsConfig, SessionsSource
+from exporter.sources.source import Context
+from exporter.thousandeyes.v7 import parameters
 
-CONFIG = SessionsConfig(60.0, 900.0, 300.0, SessionFilter(), FAMILIES, 100)
+CONFIG = SessionsConfig(60.0, 900.0, 300.0, [SERIES], {}, SessionFilter(), 100)
 FAILURE = PollError("connect", "connection refused")
 ROUND = int(WALL_START) - 30
 """Start of the round in which the tests start."""
@@ -28,31 +31,37 @@ ROUND = int(WALL_START) - 30
 class Setup:
     """A source, and the API that it queries."""
 
+    version = "v7"
+
     def __init__(self, config: SessionsConfig = CONFIG) -> None:
         self.metrics, self.api_clock = SelfMetrics(process=False), ApiClock(fake_clock())
-        self.source = SessionsSource("7", self, self.api_clock, self.metrics, config)
+        self.source = SessionsSource("7", Context(self, self.api_clock, self.metrics), config)
         self.queries: list[tuple[float, float, float]] = []
         """Start and end of the range, seconds since the start of the test; time limit, seconds."""
 
-    async def sessions(
-        self, aid: str, start: int, end: int, deadline: asyncio.Timeout
-    ) -> SessionBatch:
+    def parameters(self, start: int, end: int, search: object) -> object:
+        self.range = start - WALL_START, end - WALL_START
+        return parameters(start, end, search)
+
+    async def read(self, listings, aid, deadline, *, parameters, priority):
         limit = deadline.when() - asyncio.get_running_loop().time()
-        self.queries.append((start - WALL_START, end - WALL_START, round(limit, 1)))
+        self.queries.append((*self.range, round(limit, 1)))
+        assert (listings, aid) == (SessionsSource.listings["v7"], "7")
+        assert (parameters[1], priority) == ({}, 0)
         if isinstance(self.answer, PollError):
             raise self.answer
-        return self.answer(start) if callable(self.answer) else self.answer
+        return self.answer.listings, self.answer.rejected
 
-    async def poll(self, answer: SessionBatch | PollError, *, after: float = 0) -> SessionsResult:
+    async def poll(self, answer: Batch | PollError, *, after: float = 0) -> SessionsResult:
         """Poll once, as the poller does; return what is published."""
         await asyncio.sleep(after)
         self.answer = answer
         try:
             await self.source.poll()
         except PollError:
-            await self.source.refresh(complete=False)
+            await self.source.refresh(polled=False)
         else:
-            await self.source.refresh(complete=True)
+            assert await self.source.refresh(polled=True)
         return self.source.result
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -61,7 +70,7 @@ class Setup:
 
 
 def ids(result: SessionsResult) -> str:
-    return "".join(each.id for each, _ in result.sessions)
+    return "".join(each.id for each, _ in result.rows)
 
 
 @fake_time
@@ -80,10 +89,13 @@ async def test_the_first_poll_reads_the_look_back_and_later_ones_overlap():
 @fake_time
 async def test_time_ranges_follow_the_clock_of_the_api():
     setup = Setup()
-    for offset in (0, 86_400, 0, -86_400, 0):
-        setup.api_clock.observe(formatdate(wall() + offset, usegmt=True))
+    for number, offset in enumerate((0, 86_400, 0, -86_400, 0), 1):
+        for _ in range(2):  # a second response confirms a jump
+            await asyncio.sleep(30)
+            setup.api_clock.observe(formatdate(wall() + offset, usegmt=True))
         await setup.poll(batch())
-        assert setup.queries[-1][:2] == (offset - 930, offset)
+        end = 60 * number + offset
+        assert setup.queries[-1][:2] == (end - 930, end)
 
 
 @fake_time
@@ -92,11 +104,13 @@ async def test_sessions_expire_while_polls_fail():
     sessions = [session(str(n), start=ROUND - 300 * n) for n in range(4)]
     result = await setup.poll(batch(*sessions))
     assert (ids(result), result.complete) == ("012", True)
-    assert result.series.columns["round_timestamp_seconds"].tolist() == [ROUND]
+    assert result.tables[0].columns["round_timestamp_seconds"].tolist() == [ROUND]
+    assert not await setup.source.refresh(polled=False)  # nothing has expired
+    assert setup.source.result is result
     for after, expected in ((270, "012"), (1, "01"), (299, "01"), (1, "0"), (300, "")):
         result = await setup.poll(FAILURE, after=after)
         assert (ids(result), result.complete) == (expected, True)
-    assert result.series.keys == []
+    assert result.tables[0].keys == []
     assert setup.value("sessions", state="joined") == 0
     assert setup.value("newest_round_timestamp_seconds", source="sessions") == ROUND
 
@@ -117,9 +131,10 @@ async def test_only_complete_polls_change_counters():
 @fake_time
 async def test_filtered_and_rejected_records_are_counted():
     filter_ = SessionFilter(exclude_sites=[re.compile("b")])
-    setup = Setup(replace(CONFIG, filter=filter_, families=select_families(["sessions"])))
-    late = session("3", start=ROUND + 3600)
-    polled = [session(site, site=site, start=ROUND) for site in "ab"]
+    setup = Setup(replace(CONFIG, filter=filter_, tables=[SERIES.select(["sessions"])]))
+    now = int(WALL_START)
+    late = session("3", start=now + 61)
+    polled = [session(site, site=site, start=now + 60) for site in "ab"]  # clocks may differ
     setup.answer = batch(*polled, late, bad_type=4)
     for new in (1, 0):
         expected = {"user_sessions": 3, "network_sessions": 3, "new": new, "rejected": 7}
@@ -127,9 +142,20 @@ async def test_filtered_and_rejected_records_are_counted():
     for reason, count in (("filtered", 1), ("bad_time", 2), ("bad_type", 4)):
         rejected = setup.value("records_rejected_total", source="sessions", reason=reason)
         assert rejected == 2 * count
-    await setup.source.refresh(complete=True)
+    await setup.source.refresh(polled=True)
     assert ids(setup.source.result) == "a"
-    assert setup.source.result.series.columns.keys() == {"sessions"}
+    assert setup.source.result.tables[0].columns.keys() == {"sessions"}
+
+
+@pytest.mark.parametrize(("invalid", "valid", "fails"), [(9, 0, 0), (10, 0, 1), (10, 1, 0)])
+@fake_time
+async def test_a_poll_of_invalid_records_only_fails(invalid, valid, fails):
+    setup = Setup()
+    await setup.poll(batch(session("1", start=ROUND)))
+    setup.answer = batch(*[session("2", start=ROUND)] * valid, missing_field=invalid)
+    with pytest.raises(PollError) if fails else nullcontext() as failure:
+        await setup.source.poll()
+    assert not fails or failure.value.reason == "schema"
 
 
 @fake_time
@@ -148,7 +174,7 @@ async def test_commit_delays_of_new_sessions_are_observed_once():
 async def test_a_crash_publishes_nothing_instead_of_old_data():
     setup, complete = Setup(), batch((user("1", start=ROUND), None))
     await setup.poll(complete)
-    with pytest.raises(ValueError, match="zip"):
-        await setup.poll(batch((replace_fields(complete.users[0], values=()), None)))
+    with pytest.raises(ValueError, match="buffer"):
+        await setup.poll(batch((replace_fields(complete.listings[0][0], values=b"1"), None)))
     assert setup.source.result == SessionsResult()
     assert ids(await setup.poll(complete)) == "1"

@@ -340,9 +340,9 @@ def test_secrets_are_read_again_from_their_files(file: WriteFile) -> None:
     assert (read_token(settings), read_agent_names_key(settings)) == ("one", "k" * 16)
     file("two", "token")
     assert read_token(settings) == "two"
-    for broken in ("", "\n", f"{CANARY} x"):
+    for broken, problem in (("", "empty"), ("\n", "single line"), (f"{CANARY} x", "single line")):
         file(broken, "token")
-        with pytest.raises(SettingsError, match="single line") as caught:
+        with pytest.raises(SettingsError, match=problem) as caught:
             read_token(settings)
         assert CANARY not in str(caught.value)
         assert problems("--api.token-file", token, environ={})[0].startswith("api.token_file ")

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,37 +14,40 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from exporter.inventory import AccountGroup, Agent
+from exporter.inventory import AccountGroup
 from exporter.labels import OTHER
-from exporter.metrics.families import select_families
+from exporter.metrics.families import SeriesTable
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.render import GroupResult
 from exporter.series_limit import limit_series
-from exporter.sessions.aggregate import SeriesTable, aggregate
-from exporter.sessions.model import SeriesKey
-from exporter.sessions.source import SessionsResult
-from exporter.sessions.store import JoinedSession
 from exporter.snapshot import SnapshotPublisher
+from exporter.sources.agents import INFO
+from exporter.sources.results import Result, SessionsResult
+from exporter.sources.rows import Joined, Key
+from exporter.sources.sessions import SERIES, fold
 
-THREE = select_families(["latency_seconds", "sessions", "round_timestamp_seconds"])
+THREE = partial(fold, SERIES.select(["latency_seconds", "sessions", "round_timestamp_seconds"]))
 """A complete session has a sample of each, so a key has three series."""
 
 
-def group(*sessions: JoinedSession, aid: str = "1") -> GroupResult:
-    series = aggregate(sessions, THREE)
-    return GroupResult(AccountGroup(aid), SessionsResult(list(sessions), series))
+def with_series(table: SeriesTable, aid: str = "1", rows: Sequence[Joined] = ()) -> GroupResult:
+    return GroupResult(AccountGroup(aid), {"sessions": SessionsResult([table], rows=rows)})
 
 
-def visits(agents: str, protocol: str = "https") -> list[JoinedSession]:
+def group(*sessions: Joined, aid: str = "1") -> GroupResult:
+    return with_series(THREE(sessions, ()), aid, sessions)
+
+
+def visits(agents: str, protocol: str = "https") -> list[Joined]:
     values = {"destination.latency": 0.5}
     return [session(agent, agent, protocol=protocol, values=values) for agent in agents]
 
 
-def samples(results: Sequence[GroupResult]) -> dict[tuple[str, SeriesKey], int]:
+def samples(results: Sequence[GroupResult]) -> dict[tuple[str, Key], int]:
     """Return the number of samples by account group and series key."""
     return {
         (each.group.aid, key): count
-        for each, table in [(each, each.sessions.series) for each in results]
+        for each, table in [(each, table) for each in results for table in each.sessions.tables]
         for key, count in zip(table.keys, table.samples.tolist(), strict=True)
     }
 
@@ -65,20 +69,21 @@ def samples(results: Sequence[GroupResult]) -> dict[tuple[str, SeriesKey], int]:
 )
 def test_the_limit(published, current, limit, expected, dropped):
     before, after = [group(*visits(published))], [group(*visits(current))]
-    results, actual = limit_series(after, limit, before, THREE)
-    agents = sorted(key.agent for _, key in samples(results))
+    results, series, actual = limit_series(after, limit, before, THREE)
+    agents = sorted(agent for _, (agent, *_) in samples(results))
     assert ("".join(agents), actual) == (expected, dropped)
+    assert series == sum(samples(results).values())
 
 
 def test_protocols_without_space_are_dropped():
     published = group(*visits("xyz"))
     new = [*visits("a", "http"), *visits("b", "quic")]
     current = [group(*new, *visits("xyz"))]
-    results, dropped = limit_series(current, 12, [published], THREE)
-    folded = {("1", SeriesKey(OTHER, OTHER, "http")): 3}
+    results, _, dropped = limit_series(current, 12, [published], THREE)
+    folded = {("1", (OTHER, OTHER, "http")): 3}
     assert (samples(results), dropped) == (samples([published]) | folded, 6)
-    results, dropped = limit_series(current, 12, [], THREE)  # space for each protocol
-    assert ([key.agent for _, key in samples(results)], dropped) == ([OTHER, OTHER, "a"], 12)
+    results, _, dropped = limit_series(current, 12, [], THREE)  # space for each protocol
+    assert ([key[0] for _, key in samples(results)], dropped) == ([OTHER, OTHER, "a"], 12)
 
 
 every_label = st.tuples(*map(st.sampled_from, ("abcde", "xy", ("http", "https"))))
@@ -94,34 +99,47 @@ def test_invariants(visits, limit, data):
         results.append(group(*sessions, aid=str(aid)))
     before = samples(results)
     published = data.draw(st.sets(st.sampled_from(sorted(before)))) if before else set()
-    tables = [(aid, SeriesTable([key], {})) for aid, key in published]
-    previous = [GroupResult(AccountGroup(aid), SessionsResult(series=each)) for aid, each in tables]
-    limited, dropped = limit_series(results, limit, previous, THREE)
+    previous = [with_series(SeriesTable((), (), [key], {}), aid) for aid, key in published]
+    limited, series, dropped = limit_series(results, limit, previous, THREE)
     after = samples(limited)
-    assert sum(after.values()) <= limit
+    assert sum(after.values()) == series <= limit
     assert dropped == sum(count for key, count in before.items() if key not in after)
     assert dropped == 0 or sum(before.values()) > limit
     assert published <= after.keys() or sum(before[key] for key in published) > limit
     for old, new in zip(results, limited, strict=True):
-        assert (new.group, new.sessions.sessions) == (old.group, old.sessions.sessions)
-        assert new is old or new.sessions.series.keys != old.sessions.series.keys
+        assert (new.group, new.sessions.rows) == (old.group, old.sessions.rows)
+        (before_, table) = (each.sessions.tables[0] for each in (old, new))
+        assert new is old or table.keys != before_.keys
         folded = [
-            (user if user.key in new.sessions.series.keys else replace(user, key=key), network)
-            for user, network in old.sessions.sessions
-            for key in [SeriesKey(OTHER, OTHER, user.key.protocol)]
+            (user if user.key in table.keys else replace(user, key=key), network)
+            for user, network in old.sessions.rows
+            for key in [(OTHER, OTHER, user.key[2])]
         ]
-        kept = [each for each in folded if each[0].key in new.sessions.series.keys]
-        expected = aggregate(kept, THREE)
-        assert new.sessions.series.keys == expected.keys
-        np.testing.assert_equal(new.sessions.series.columns, expected.columns)
+        expected = THREE([each for each in folded if each[0].key in table.keys], ())
+        assert table.keys == expected.keys
+        np.testing.assert_equal(table.columns, expected.columns)
+
+
+class Other:
+    """The result of another source; `build` is called in the thread that builds the snapshot."""
+
+    def __init__(self, build: Callable[[], Sequence[SeriesTable]]) -> None:
+        self.build = build
+
+    @property
+    def tables(self) -> Sequence[SeriesTable]:
+        return self.build()
+
+
+NAMED = SeriesTable(INFO.labels[:2], INFO.families, [("a", "anna")], {"agent_info": np.ones(1)})
 
 
 class Setup:
     """A publisher of two account groups."""
 
-    def __init__(self, *, max_series=100, families=THREE, names=lambda agent: agent) -> None:
+    def __init__(self, *, max_series=100) -> None:
         self.metrics = SelfMetrics(process=False)
-        self.publisher = SnapshotPublisher(families, max_series, names, self.metrics)
+        self.publisher = SnapshotPublisher(max_series, THREE, self.metrics)
         self.publisher.add(AccountGroup("2"))
         self.publisher.add(AccountGroup("1"))
 
@@ -140,16 +158,12 @@ async def test_the_newest_results_of_all_account_groups_are_published():
     setup = Setup()
     assert setup.text() == ""
     assert await setup.update("2", "a") == "a"
-    setup.publisher.update("2", "agents", [Agent("a", "anna")])
+    setup.publisher.update("2", "agents", Result([NAMED]))
     assert await setup.update("1", "b") == "ba"
     assert await setup.update("1", "c") == "ca"
     assert 'agent_name="anna"' in setup.text()
     setup.publisher.remove("1")
     assert await setup.update("1", "ignored") == "a"
-    without = Setup(families=())
-    without.publisher.update("1", "agents", [Agent("a", "anna")])
-    await without.publisher.publish()
-    assert without.text() == ""
 
 
 async def test_published_keys_stay_and_folded_series_are_logged():
@@ -169,18 +183,18 @@ async def test_changes_during_a_run_are_published_together():
 
     def change() -> None:
         for name in ("second", "third"):
-            publisher.update("1", "agents", [Agent(name)])
+            publisher.update("1", "agents", Other(partial(build, name)))
         changed.set()
 
-    def names(agent: Agent) -> Agent:  # called in the thread that builds the snapshot
-        builds.append(agent.id)
+    def build(name: str) -> list[SeriesTable]:
+        builds.append(name)
         if len(builds) == 1:
             loop.call_soon_threadsafe(change)
             changed.wait(10)
-        return agent
+        return []
 
-    publisher = Setup(names=names).publisher
-    publisher.update("1", "agents", [Agent("first")])
+    publisher = Setup().publisher
+    publisher.update("1", "agents", Other(partial(build, "first")))
     task = asyncio.create_task(publisher.run())
     await asyncio.sleep(1)
     task.cancel()
@@ -191,16 +205,16 @@ async def test_changes_during_a_run_are_published_together():
 async def test_a_failed_build_is_repeated_without_another_change():
     failing = [True]
 
-    def names(agent: Agent) -> Agent:
+    def build() -> list[SeriesTable]:
         if failing and failing.pop():
             raise ZeroDivisionError
-        return agent
+        return [NAMED]
 
-    setup = Setup(names=names)
-    setup.publisher.update("1", "agents", [Agent("first")])
+    setup = Setup()
+    setup.publisher.update("1", "agents", Other(build))
     with pytest.raises(ZeroDivisionError):
         await setup.publisher.run()
     task = asyncio.create_task(setup.publisher.run())
     await asyncio.sleep(1)
     task.cancel()
-    assert 'agent="first"' in setup.text()
+    assert 'agent_name="anna"' in setup.text()

@@ -18,13 +18,12 @@ from exporter.account_groups import PolledGroup
 from exporter.app import Exporter
 from exporter.errors import HINTS, REASONS, PollError
 from exporter.inventory import AccountGroup
+from exporter.metrics.families import SeriesTable
 from exporter.poller import Poller
 from exporter.render import GroupResult
-from exporter.sessions.aggregate import SeriesTable
-from exporter.sessions.model import SeriesKey
-from exporter.sessions.source import SessionsResult
 from exporter.settings import load
 from exporter.snapshot import Publication
+from exporter.sources.results import Result, SessionsResult
 from exporter.web.status import (
     FIRST_SITES,
     QUANTITIES,
@@ -173,31 +172,34 @@ def test_the_axis_of_a_chart_ends_with_a_round_number(seconds: float, axis: str)
 
 
 class Source:
-    name, interval, required, result = "agents", 60.0, False, ("agent",) * 2
+    name, interval, required, priority = "agents", 60.0, False, 1
+    result = Result(records=2)
 
     async def poll(self) -> dict[str, object]:
         return {}
 
-    async def refresh(self, *, complete: bool) -> None:
-        pass
+    async def refresh(self, *, polled: bool) -> bool:
+        return polled
 
 
 async def test_the_view_is_collected_from_all_components() -> None:
     loaded = load(["--api.token", "canary", "--filter.search", '{"ssid": ["guests"]}'], {})
     exporter = Exporter(loaded.settings, process=False)
     exporter.shown = loaded.shown()
-    poller = Poller("7", Source(), exporter.client.api_clock, exporter.metrics, exporter.publisher)
+    clock, metrics = exporter.client.api_clock, exporter.metrics
+    poller = Poller("7", Source(), clock, metrics, exporter.publisher, lambda priority: False)
     await poller.poll()
     exporter.manager.groups["7"] = PolledGroup(GROUP[0], [poller])
-    keys = [SeriesKey(agent, "mail.example", "https") for agent in "ab"]
-    table = SeriesTable(keys, {"experience_score": np.array([0.0, 0.8])})  # 0: not computed
-    results = [GroupResult(GROUP[0], SessionsResult(series=table))]
+    keys = [(agent, "mail.example", "https") for agent in "ab"]
+    scores = {"experience_score": np.array([0.0, 0.8])}  # 0: not computed
+    table = SeriesTable(("agent", "site", "protocol"), (), keys, scores)
+    results = [GroupResult(GROUP[0], {"sessions": SessionsResult([table])})]
     exporter.publisher.current = Publication(exporter.snapshot, results)
     view = await exporter.status()
     await exporter.close()
     [(group, [source])], [mail] = view.account_groups, view.sites
     assert (group, source.records, source.last_success) == (GROUP[0], 2, source.polls[0].time)
-    assert source.next_poll == pytest.approx(view.now + 60, abs=5)
+    assert source.next_poll == pytest.approx(view.now, abs=5)
     assert (mail.agents, mail.means["experience_score"]) == (2, 0.8)
     origins = {name: (value, origin) for name, value, origin in view.settings}
     assert origins["poll.interval"] == ("1m", "default")

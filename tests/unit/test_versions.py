@@ -6,13 +6,14 @@ import re
 from typing import Any
 
 import pytest
-from api_records import ROUND, payload, published, values
+from api_records import ROUND, listing_of, payload, published, values
 
-from exporter.inventory import AccountGroup, Agent
-from exporter.sessions.model import SeriesKey
+from exporter.inventory import AccountGroup
+from exporter.sources.agents import Agent, AgentsSource
 from exporter.thousandeyes import v6, v7
 from exporter.thousandeyes.schema import decode
 
+(V6_AGENTS,), (V7_AGENTS,) = AgentsSource.listings.values()
 V6_AGENT, V7_AGENT = "3fde6422-f119-40e1-ae32-d08a1243c038", "861b7557-cd57-4bbb-b648-00bddf88ef49"
 
 
@@ -31,10 +32,10 @@ def test_v6_publishes_the_printed_sessions_with_their_exact_values() -> None:
     bare = {"latency_seconds": 0.15, "jitter_seconds": 0.046, "pages": 1}
     www = {"latency_seconds": 0.024, "jitter_seconds": 0.036, "pages": 2}
     assert published("v6", "v6/user-sessions.json", "v6/network-sessions.json") == {
-        SeriesKey(V6_AGENT, "thousandeyes.com", "http"): common | bare,
-        SeriesKey(V6_AGENT, "www.thousandeyes.com", "https"): common | www,
+        (V6_AGENT, "thousandeyes.com", "http"): common | bare,
+        (V6_AGENT, "www.thousandeyes.com", "https"): common | www,
     }
-    users = decode(payload("v6/user-sessions.json"), v6.USER_SESSIONS).records
+    users = decode(payload("v6/user-sessions.json"), listing_of("v6", "users")).records
     assert [user.commit_delay for user in users] == [2.0, 3.0]
 
 
@@ -50,7 +51,7 @@ def test_the_repaired_bodies_differ_from_the_printed_ones_only_in_punctuation(na
 
 def test_v7_publishes_the_sessions_of_the_description_with_their_exact_values() -> None:
     assert published("v7", "v7/real-user-tests.json", "v7/real-user-tests-networks.json") == {
-        SeriesKey(V7_AGENT, "www.thousandeyes.com", "https"): {
+        (V7_AGENT, "www.thousandeyes.com", "https"): {
             **{f"{leg}latency_seconds": 0.15 for leg in ("", "vpn_", "proxy_")},
             **{f"{leg}jitter_seconds": 0.046 for leg in ("", "vpn_", "proxy_")},
             **{f"{leg}loss_ratio": 0.001 for leg in ("", "vpn_", "proxy_")},
@@ -68,15 +69,15 @@ def test_v7_publishes_the_sessions_of_the_description_with_their_exact_values() 
 
 
 def test_v6_decodes_the_other_examples() -> None:
-    filtered = decode(payload("v6/user-sessions.filtered.json"), v6.USER_SESSIONS)
-    assert [(user.key.site, user.commit_delay, values(user)) for user in filtered.records] == [
+    filtered = decode(payload("v6/user-sessions.filtered.json"), listing_of("v6", "users"))
+    assert [(user.key[1], user.commit_delay, values(user)) for user in filtered.records] == [
         ("success.thousandeyes.com", 2.0, {"numberOfPages": 3}),
         ("app.thousandeyes.com", 1.0, {"numberOfPages": 1}),
     ]
-    agents = decode(payload("v6/endpoint-agents.json"), v6.AGENTS)
+    agents = decode(payload("v6/endpoint-agents.json"), V6_AGENTS)
     id_, os_version = "5d0764ac-7e42-4ec8-a0d4-39fc53edccba", "Microsoft Windows 10 Enterprise"
-    agent = Agent(id_, "test-agent-1", "", "0.191.0", os_version, "London, England, UK", 1582243003)
-    assert agents.records == [agent]
+    agent = id_, "test-agent-1", "", "0.191.0", os_version, "London, England, UK", 1582243003.0
+    assert repr(agents.records) == repr([Agent(*agent, vpn="CiscoAnyConnect")])  # NaN != NaN
     page_id = "cd9cf945-f66f-4945-b5fe-f7a9a2a97896"
     assert agents.next_link == f"https://api.thousandeyes.com/v6/endpoint-agents?pageId={page_id}"
     groups = decode(payload("v6/account-groups.json"), v6.ACCOUNT_GROUPS)
@@ -85,17 +86,20 @@ def test_v6_decodes_the_other_examples() -> None:
 
 def test_v7_decodes_the_other_examples() -> None:
     link = "https://api.thousandeyes.com/v7/link/to/resource/id"
-    assert decode(payload("v7/real-user-tests.json"), v7.USER_SESSIONS).next_link == link
+    assert decode(payload("v7/real-user-tests.json"), listing_of("v7", "users")).next_link == link
     os_version = "Version 10.15.2 (Build 19C57)"
-    agent = Agent(V7_AGENT, "Office Printer", "mac", "0.123.4", os_version, "London", 1653608236)
-    assert decode(payload("v7/endpoint-agents.json"), v7.AGENTS).records == [agent, agent]
+    agent = Agent(
+        *(V7_AGENT, "Office Printer", "mac", "0.123.4", os_version, "London", 1653608236, 0.41),
+        *("wireless", -36, 0, "Virgin Media Limited", "cisco-anyconnect", ("dns_failure",)),
+    )
+    assert decode(payload("v7/endpoint-agents.json"), V7_AGENTS).records == [agent, agent]
     groups = decode(payload("v7/account-groups.json"), v7.ACCOUNT_GROUPS)
     assert groups.records == [AccountGroup("1234", "Account A", current=True)] * 2
 
 
 def test_agents_and_account_groups_need_only_an_id() -> None:
     body = b'{"endpointAgents": [{"agentId": "1", "lastSeen": "?", "location": null}, {}]}'
-    page = decode(body, v6.AGENTS)
+    page = decode(body, V6_AGENTS)
     (agent,) = page.records
     assert (agent.id, agent.name, agent.location) == ("1", "", "")
     assert math.isnan(agent.last_seen)

@@ -9,14 +9,9 @@ from string import digits
 
 import msgspec
 
-from exporter.errors import RejectionReason
-from exporter.sessions.model import SeriesKey, SessionBatch, UserSession
+from exporter.sources.rows import Batch, Row
 
 Patterns = Sequence[re.Pattern[str]]
-
-CLOCK_SKEW_SECONDS = 60
-"""How long after the end of the requested range a round may start: the clocks of the API's servers
-differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,37 +29,34 @@ class SessionFilter:
     site_groups: Sequence[tuple[re.Pattern[str], str]] = ()
     """Pattern and name of each group; a site gets the name of the first match."""
 
-    def apply(self, batch: SessionBatch, latest: float) -> SessionBatch:
+    def apply(self, batch: Batch, latest: float) -> Batch:
         """Return the accepted sessions, with all others counted in `rejected`.
 
         Args:
-            batch: What the API returned.
-            latest: End of the requested range, Unix seconds. Rounds more than `CLOCK_SKEW_SECONDS`
-                later are rejected.
+            batch: User sessions and network sessions that the API returned.
+            latest: Rounds that start after this Unix time are rejected.
         """
         site_name, accepts_agent = cache(self._site_name), cache(self.accepts_agent)
         accepts_protocol = cache(self._accepts_protocol)
-        newest_accepted = latest + CLOCK_SKEW_SECONDS
-        users: list[UserSession] = []
+        users: list[Row] = []
         filtered: set[str] = set()
-        rejected: Counter[RejectionReason] = Counter(batch.rejected)
-        for user in batch.users:
-            key = user.key
-            site = site_name(key.site)
-            if user.round > newest_accepted:
+        rejected = Counter(batch.rejected)
+        for user in batch.listings[0]:
+            agent, visited_site, protocol = user.key
+            site = site_name(visited_site)
+            if user.round > latest:
                 rejected["bad_time"] += 1
-            elif site is None or not accepts_agent(key.agent) or not accepts_protocol(key.protocol):
+            elif site is None or not accepts_agent(agent) or not accepts_protocol(protocol):
                 filtered.add(user.id)
-            elif site == key.site:
+            elif site == visited_site:
                 users.append(user)
             else:
-                key = SeriesKey(key.agent, site, key.protocol)
-                users.append(msgspec.structs.replace(user, key=key))
-        wanted = [network for network in batch.networks if network.id not in filtered]
-        networks = [network for network in wanted if network.round <= newest_accepted]
+                users.append(msgspec.structs.replace(user, key=(agent, site, protocol)))
+        wanted = [network for network in batch.listings[1] if network.id not in filtered]
+        networks = [network for network in wanted if network.round <= latest]
         rejected["filtered"] += len(filtered)
         rejected["bad_time"] += len(wanted) - len(networks)
-        return SessionBatch(users, networks, +rejected)
+        return Batch((users, networks), +rejected)
 
     def accepts_agent(self, agent: str) -> bool:
         """Return whether the sessions of an agent id are accepted."""

@@ -1,88 +1,80 @@
-"""Aggregate sessions: the newest round of every series key, as one value for each family.
+"""Aggregate rows: the newest round of every key, as one value for each family.
 
-Columns are numpy arrays with one element for each session, sorted by series key; `reduceat` over
-the runs of equal keys aggregates a whole column at once.
+Columns are numpy arrays with one element for each row, sorted by key; `reduceat` over the runs of
+equal keys aggregates a whole column at once.
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from exporter.labels import OTHER
-from exporter.metrics.families import (
-    FAMILIES,
-    NETWORK_FIELDS,
-    PERIOD_FIELDS,
-    USER_FIELDS,
-    Aggregation,
-    Family,
-)
-from exporter.sessions.model import SeriesKey
-from exporter.sessions.store import JoinedSession
+from exporter.metrics.families import Aggregation, SeriesTable, Table
+from exporter.sources.rows import Floats, Joined, Key, matrix
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Fields = Sequence[Sequence[str]]
+"""Numeric fields of each listing, in the order of `Row.values`."""
+Columns = dict[str, Floats]
+"""Field to values, one for each row, in base units."""
+Derive = Callable[[Sequence[Key], Columns], None]
+"""Changes the columns of rows with these keys."""
 
-_COLUMN = {field: index for index, field in enumerate(NETWORK_FIELDS)}
-_START, _END = (_COLUMN[field] for field in PERIOD_FIELDS)
-_SYSTEM = np.array([i for field, i in _COLUMN.items() if field.startswith("systemMetrics.")])
-_NO_VALUES = np.full(len(NETWORK_FIELDS), np.nan).tobytes()
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesTable:
-    """What one account group publishes: one row for each series key, one column for each family."""
-
-    keys: list[SeriesKey]
-    """Sorted and unique."""
-    columns: dict[str, Floats]
-    """Short name of the family to one value for each key, in base units; NaN: no sample."""
-
-    @property
-    def samples(self) -> Ints:
-        """Number of samples of each key."""
-        total = np.zeros(len(self.keys), dtype=np.int64)
-        for column in self.columns.values():
-            total += ~np.isnan(column)
-        return total
-
-
-NO_SERIES = SeriesTable([], {})
+PERIOD_FIELDS = ("systemMetrics.startTimeMs", "systemMetrics.endTimeMs")
+"""Sampling period of the system metrics. Several rows of an agent repeat it, and it counts once."""
 
 
 def aggregate(
-    sessions: Sequence[JoinedSession],
-    families: Sequence[Family] = FAMILIES,
-    folded: Collection[SeriesKey] = frozenset(),
+    rows: Sequence[Joined],
+    table: Table,
+    fields: Fields,
+    derive: Derive = lambda keys, columns: None,
+    folded: Collection[Key] = frozenset(),
 ) -> SeriesTable:
-    """Aggregate the sessions within the look-back window.
+    """Aggregate the rows within the look-back window.
 
     Args:
-        sessions: Joined sessions, sorted by id.
-        families: Columns of the result.
-        folded: Series keys that become one key for each protocol, with agent and site `__other__`.
+        rows: Rows with their partners, sorted by id. The key of a row begins with the values of the
+            labels of the table; rows with a shorter key do not count.
+        table: Labels and families of the result.
+        fields: Numeric fields of each listing.
+        derive: Changes the columns of the newest rounds before they are aggregated.
+        folded: Keys that become one key for each last label, with all other labels `__other__`.
     """
-    if not sessions:
-        return NO_SERIES
-    keys = [user.key for user, _ in sessions]
+    size = len(table.labels)
+    rows = [joined for joined in rows if len(joined[0].key) >= size]
+    if not rows:
+        return SeriesTable(table.labels, table.families, [], {})
+    keys = [first.key[:size] for first, _ in rows]
     if folded:
-        keys = [SeriesKey(OTHER, OTHER, key.protocol) if key in folded else key for key in keys]
+        keys = [(*(size - 1) * [OTHER], key[-1]) if key in folded else key for key in keys]
     codes, unique_keys = _encode(keys)
-    rounds = np.fromiter((user.round for user, _ in sessions), np.int64, len(sessions))
+    rounds = np.fromiter((first.round for first, _ in rows), np.int64, len(rows))
     order = np.argsort(codes, kind="stable")
     newest = np.maximum.reduceat(rounds[order], _run_starts(codes[order]))
     order = order[rounds[order] == newest[codes[order]]]
     groups = Groups(codes[order])
-    columns = _columns([sessions[index] for index in order.tolist()], groups, rounds[order])
+    rows = [rows[index] for index in order.tolist()]
+    columns = to_columns(rows, fields)
+    columns["roundId"] = rounds[order].astype(np.float64)
+    _count_periods_once(columns, groups.codes, [first.key[0] for first, _ in rows])
+    derive([first.key for first, _ in rows], columns)
     values = {
         each.short_name: _AGGREGATE[each.aggregation](groups, columns, each.field)
-        for each in families
+        for each in table.families
     }
-    return SeriesTable(unique_keys, values)
+    return SeriesTable(table.labels, table.families, unique_keys, values)
+
+
+def to_columns(rows: Sequence[Joined], fields: Fields) -> Columns:
+    """Return the numeric fields of rows and their partners; NaN for what was not sent."""
+    columns: Columns = {}
+    for listing, names in zip(zip(*rows, strict=True), fields, strict=False):
+        columns |= zip(names, matrix(listing, len(names)), strict=True)
+    return columns
 
 
 def site_means(
@@ -97,9 +89,9 @@ def site_means(
         published.
     """
     keys = [key for table in tables for key in table.keys]
-    sites = {site: code for code, site in enumerate(sorted({key.site for key in keys}))}
-    codes = np.array([sites[key.site] for key in keys], dtype=np.int64)
-    agents = Counter(site for _, site in {(key.agent, key.site) for key in keys})
+    sites = {site: code for code, site in enumerate(sorted({site for _, site, _ in keys}))}
+    codes = np.array([sites[site] for _, site, _ in keys], dtype=np.int64)
+    agents = Counter(site for _, site in {key[:2] for key in keys})
     means: dict[str, dict[str, float]] = {site: {"agents": float(agents[site])} for site in sites}
     sessions = _concatenate(tables, "sessions")
     for family in families:
@@ -118,15 +110,13 @@ def _concatenate(tables: Sequence[SeriesTable], family: str) -> Floats:
     return np.concatenate([np.empty(0), *columns])
 
 
-def _encode(keys: list[SeriesKey]) -> tuple[Ints, list[SeriesKey]]:
+def _encode(keys: Sequence[Key]) -> tuple[Ints, list[Key]]:
     """Return the position of every key among the sorted unique keys, and these."""
-    parts = [key.agent for key in keys], [key.site for key in keys], [key.protocol for key in keys]
-    ranks = [{value: rank for rank, value in enumerate(sorted(set(part)))} for part in parts]
-    agents, sites, protocols = (
-        np.fromiter((rank[value] for value in part), np.int64, len(part))
-        for rank, part in zip(ranks, parts, strict=True)
-    )
-    combined = (agents * len(ranks[1]) + sites) * len(ranks[2]) + protocols
+    combined = np.zeros(len(keys), dtype=np.int64)
+    for part in zip(*keys, strict=True):
+        ranks = {value: rank for rank, value in enumerate(sorted(set(part)))}
+        combined *= len(ranks)
+        combined += np.fromiter(map(ranks.__getitem__, part), np.int64, len(keys))
     _, first, codes = np.unique(combined, return_index=True, return_inverse=True)
     return codes.astype(np.int64, copy=False), [keys[index] for index in first.tolist()]
 
@@ -137,7 +127,7 @@ def _run_starts(codes: Ints) -> Ints:
 
 
 class Groups:
-    """Runs of sessions with the same key.
+    """Runs of rows with the same key.
 
     Each method returns one value for each run and ignores NaN.
     """
@@ -148,7 +138,7 @@ class Groups:
 
     @cached_property
     def sizes(self) -> Floats:
-        """Number of sessions."""
+        """Number of rows."""
         sizes: Floats = np.diff(self.starts, append=len(self.codes)).astype(np.float64)
         return sizes
 
@@ -210,49 +200,40 @@ class Groups:
         return shares
 
 
-def _columns(sessions: Sequence[JoinedSession], groups: Groups, rounds: Ints) -> dict[str, Floats]:
-    """Return the fields of the sessions as columns.
+def _count_periods_once(columns: Columns, codes: Ints, agents: Sequence[str]) -> None:
+    """Keep the system metrics of each period of an agent in its first row, and remove the others.
 
-    The system metrics of each period count once for each agent; repetitions are NaN.
+    Each field comes from the first row of the period that has it. Folded keys combine several
+    agents, whose periods are independent.
     """
-    packed = b"".join(
-        [_NO_VALUES if network is None else network.values for _, network in sessions]
-    )
-    columns = np.frombuffer(packed).reshape(len(sessions), -1).T.copy()
+    if PERIOD_FIELDS[0] not in columns:
+        return
     ranks: dict[str, int] = {}
-    agents = np.array(
-        [ranks.setdefault(user.key.agent, len(ranks)) for user, _ in sessions], dtype=np.int64
-    )
-    duplicates = _duplicates(groups.codes * len(ranks) + agents, columns[_START], columns[_END])
-    columns[np.ix_(_SYSTEM, np.flatnonzero(duplicates))] = np.nan
-    users = np.array([user.values for user, _ in sessions], dtype=np.float64).T
-    return {
-        **dict(zip(NETWORK_FIELDS, columns, strict=True)),
-        **dict(zip(USER_FIELDS, users, strict=True)),
-        "roundId": rounds.astype(np.float64),
-    }
-
-
-def _duplicates(owners: Ints, starts: Floats, ends: Floats) -> npt.NDArray[np.bool_]:
-    """Mark every session except the first of the same owner (key and agent) and period.
-
-    Folded keys combine several agents, whose periods are independent.
-    """
-    order = np.lexsort((ends, starts, owners))
+    owners = np.array([ranks.setdefault(agent, len(ranks)) for agent in agents], dtype=np.int64)
+    start, end = (columns[field] for field in PERIOD_FIELDS)
+    order = np.lexsort((end, start, owners, codes))
     same = np.zeros(len(order), dtype=bool)
     same[1:] = True
-    for column in (owners, starts, ends):
+    for column in (codes, owners, start, end):
         same[1:] &= column[order][1:] == column[order][:-1]
-    duplicates = np.empty_like(same)
-    duplicates[order] = same
-    return duplicates
+    if not same.any():
+        return
+    periods = np.cumsum(~same) - 1
+    first = order[~same]
+    for field, column in columns.items():
+        if field.startswith("systemMetrics.") and field not in PERIOD_FIELDS:
+            present = np.flatnonzero(~np.isnan(column[order]))
+            filled, index = np.unique(periods[present], return_index=True)
+            values = column[order[present[index]]]
+            column[:] = np.nan
+            column[first[filled]] = values
 
 
-def _sibling(columns: dict[str, Floats], field: str, name: str) -> Floats:
+def _sibling(columns: Columns, field: str, name: str) -> Floats:
     return columns[f"{field.rpartition('.')[0]}.{name}"]
 
 
-_AGGREGATE: dict[Aggregation, Callable[[Groups, dict[str, Floats], str], Floats]] = {
+_AGGREGATE: dict[Aggregation, Callable[[Groups, Columns, str], Floats]] = {
     "mean": lambda groups, columns, field: groups.mean(columns[field]),
     "max": lambda groups, columns, field: groups.max(columns[field]),
     "min": lambda groups, columns, field: groups.min(columns[field]),
@@ -264,6 +245,7 @@ _AGGREGATE: dict[Aggregation, Callable[[Groups, dict[str, Floats], str], Floats]
     "pooled": lambda groups, columns, field: groups.pooled(
         columns[field], _sibling(columns, field, "mean"), _sibling(columns, field, "count")
     ),
+    "last": lambda groups, columns, field: groups.max(columns[field]),
     "count": lambda groups, columns, field: groups.sizes,
     "round": lambda groups, columns, field: groups.max(columns[field]),
 }

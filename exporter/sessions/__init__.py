@@ -1,1 +1,0 @@
-"""Endpoint sessions: filter, store, join and aggregate. Pure: no I/O, no clock."""

@@ -1,0 +1,167 @@
+"""Histograms and session counters of each site, accumulated since the start of the process."""
+
+# ruff: noqa: E501  one line for each family
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from exporter.labels import OTHER
+from exporter.metrics.families import MILLISECONDS, PERCENT, PREFIX, RATIO, HistogramFamily
+from exporter.sources.aggregate import Fields, to_columns
+from exporter.sources.rows import Joined, Key
+
+_LATENCY = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
+_JITTER = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
+_LOSS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_SCORE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+HISTOGRAMS: tuple[HistogramFamily, ...] = (
+    HistogramFamily("site_latency_seconds", "Round-trip time to the site", "destination.latency", MILLISECONDS, _LATENCY),
+    HistogramFamily("site_jitter_seconds", "Jitter of the round-trip time to the site", "destination.jitter", MILLISECONDS, _JITTER),
+    HistogramFamily("site_loss_ratio", "Packet loss to the site, 0 to 1", "destination.loss", PERCENT, _LOSS),
+    HistogramFamily("site_experience_score", "Experience score, 0 (worst) to 1 (best)", "experienceScore", RATIO, _SCORE),
+)  # fmt: skip
+"""Per-site histograms, with the labels `site` and `protocol`."""
+SITE_SESSIONS = PREFIX + "site_sessions"
+SITE_SESSIONS_HELP = (
+    "Complete sessions (user session and network session joined), each counted once."
+)
+
+RETENTION_SECONDS = 86_400
+"""How long the counters of a site without sessions are kept; bounds memory if sites keep
+changing."""
+
+
+class SiteKey(NamedTuple):
+    """Labels of one series of a per-site family, within an account group."""
+
+    site: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Published state of one histogram of one site."""
+
+    buckets: tuple[int, ...]
+    """Cumulative counts, one for each upper bound and one for infinity."""
+    sum: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteMetrics:
+    """Published state of one site."""
+
+    sessions: int
+    histograms: tuple[Histogram, ...]
+    """In the order of `HISTOGRAMS`."""
+
+
+class _Accumulator:
+    """Mutable counters of one site."""
+
+    def __init__(self) -> None:
+        self.sessions = 0
+        self.buckets = [np.zeros(len(family.buckets) + 1, dtype=np.int64) for family in HISTOGRAMS]
+        self.sums = [0.0] * len(HISTOGRAMS)
+        self.last_session = 0.0
+
+    def snapshot(self) -> SiteMetrics:
+        cumulative = (tuple(np.cumsum(buckets).tolist()) for buckets in self.buckets)
+        return SiteMetrics(self.sessions, tuple(map(Histogram, cumulative, self.sums)))
+
+
+class SiteHistograms:
+    """Observes each session once, by id, when it is first seen complete.
+
+    The first call of `observe` only marks the sessions as known, so that a restart counts nothing
+    twice. The counters of a site are published at zero before anything is counted, so that `rate()`
+    sees the first increase.
+    """
+
+    def __init__(self, fields: Fields, max_sites: int, lookback: float = 900.0) -> None:
+        """Create an empty set.
+
+        Args:
+            fields: Numeric fields of user sessions and network sessions.
+            max_sites: Sites beyond this number are counted under `__other__`.
+            lookback: Seconds for which sessions stay; their ids are known for twice as long, so
+                that none is observed twice if the API's clock jumps back.
+        """
+        self._fields = fields
+        self._max_sites = max_sites
+        self._sites: dict[SiteKey, _Accumulator] = {}
+        self._lookback = lookback
+        self._observed: dict[str, int] = {}
+        """Id to round of the sessions that were observed."""
+        self._newest = 0
+        self._started = False
+
+    def observe(self, sessions: Sequence[Joined], now: float) -> None:
+        """Count the complete sessions that were not counted before.
+
+        Args:
+            sessions: All sessions within the look-back window, sorted by id.
+            now: Unix time.
+        """
+        published = set(self._sites)
+        folded: dict[Key, SiteKey] = {}
+        for key in sorted({user.key[1:] for user, _ in sessions}):
+            folded[key] = site = self._fold(SiteKey(*key))
+            self._sites.setdefault(site, _Accumulator()).last_session = now
+        countable = {key for key, site in folded.items() if site in published or not self._started}
+        new = [
+            session
+            for session in sessions
+            if session[1]
+            and session[0].id not in self._observed
+            and session[0].key[1:] in countable
+        ]
+        if self._started and new:
+            self._count(new, [folded[user.key[1:]] for user, _ in new])
+        self._observed.update((user.id, user.round) for user, _ in new)
+        self._newest = max([self._newest, *(user.round for user, _ in new)])
+        oldest = self._newest - 2 * self._lookback
+        self._observed = {i: round_ for i, round_ in self._observed.items() if round_ >= oldest}
+        self._started = True
+        self._sites = {
+            site: each
+            for site, each in self._sites.items()
+            if each.last_session > now - RETENTION_SECONDS
+        }
+
+    def snapshot(self) -> dict[SiteKey, SiteMetrics]:
+        """Return the counters of all sites, sorted by site and protocol."""
+        return {site: self._sites[site].snapshot() for site in sorted(self._sites)}
+
+    def _count(self, sessions: Sequence[Joined], sites: Sequence[SiteKey]) -> None:
+        positions = {site: position for position, site in enumerate(dict.fromkeys(sites))}
+        codes = np.array([positions[site] for site in sites], dtype=np.int64)
+        accumulators = [self._sites[site] for site in positions]
+        columns = to_columns(sessions, self._fields)
+        for each, count in zip(accumulators, np.bincount(codes).tolist(), strict=True):
+            each.sessions += count
+        for index, family in enumerate(HISTOGRAMS):
+            values, size = columns[family.field], len(family.buckets) + 1
+            present = ~np.isnan(values)
+            owners, values = codes[present], values[present]
+            cells = owners * size + np.searchsorted(family.buckets, values, side="left")
+            counts = np.bincount(cells, minlength=len(positions) * size).reshape(-1, size)
+            sums = np.bincount(owners, values, len(positions)).tolist()
+            for each, row, total in zip(accumulators, counts, sums, strict=True):
+                each.buckets[index] += row
+                each.sums[index] += total
+
+    def _fold(self, site: SiteKey) -> SiteKey:
+        """Return the site itself, or the key under which it is counted above the limit.
+
+        Protocols are folded as well if they alone would exceed the limit again.
+        """
+        if site not in self._sites and len(self._sites) >= self._max_sites:
+            site = SiteKey(OTHER, site.protocol)
+            if site not in self._sites and len(self._sites) >= 2 * self._max_sites:
+                site = SiteKey(OTHER, OTHER)
+        return site
