@@ -69,6 +69,14 @@ def site(*, every: bool = True) -> builders.QueryVariable:
     return _multi(variable).all_value(".*") if every else variable.multi(True)
 
 
+def location() -> builders.QueryVariable:
+    """Return the location variable."""
+    count = "agent_local_network_round_timestamp_seconds"
+    values = f"label_values({q.recorded('aid_location', count, 'count')}, location)"
+    variable = _query("location", "Location", "Locations of the agents.", values)
+    return _multi(variable).all_value(".*")
+
+
 def agent() -> builders.QueryVariable:
     """Return the agent variable: the agent name, or the id of an agent whose name is unknown."""
     variable = _query("agent", "Agent", "Agent name.", f"query_result({q.ONE_INFO})", QUERY_RESULT)
@@ -101,7 +109,7 @@ class _PrometheusAnnotation(models.AnnotationQuery):
         return payload | {
             "target": target | {"expr": payload.pop("expr")},
             "titleFormat": "{{alertname}}",
-            "textFormat": "{{severity}} {{site}}",
+            "textFormat": "{{severity}} {{site}} {{location}} {{vpn}}",
             "tagKeys": "severity",
         }
 

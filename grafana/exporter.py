@@ -26,7 +26,7 @@ from grafana.panels import (
     timeseries,
 )
 
-ALERTS = 'site="", agent=""'
+ALERTS = 'site="", agent="", location="", vpn=""'
 """Alerts on the exporter have neither a site nor an agent."""
 INSTANCES = q.SELECTED_INSTANCES
 

@@ -1,5 +1,7 @@
 """The dashboard *Fleet*: all sites and all agents."""
 
+from typing import Any
+
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana import dashboards as d
@@ -9,11 +11,14 @@ from grafana.panels import (
     ALERT_COUNT,
     COUNT,
     DATA_AGE,
+    GATEWAY,
     JITTER,
     LATENCY,
     LOSS,
     SCORE,
     SECONDS,
+    VPN,
+    WIFI,
     Column,
     Panel,
     heatmap,
@@ -31,7 +36,8 @@ Values of sites are from the rounds of the last five minutes, values of agents f
 round at each site; means count each agent once.
 **One red row in the table of sites**: that site is degraded; click on its name. **Many yellow or
 red rows**: check the *Exporter* dashboard first, then what these sites have in common. **No red
-row, but complaints**: look at the agents with the lowest score.
+row, but complaints**: look at the agents with the lowest score, at the weakest Wi-Fi signals and at
+the slowest gateways.
 """
 
 
@@ -48,9 +54,14 @@ def dashboard() -> Dashboard:
             "Sites": _sites(),
             "Agents and alerts": _agents(),
             "History": _history(),
+            "Connections and local networks": [
+                *_connections(),
+                *_connection_history(),
+                *_local_networks(),
+            ],
         },
-        # An alert on a single agent is not marked in the graphs of the whole fleet.
-        alerts=f'{ALERTS}, agent=""',
+        # Alerts on a single agent or location are not marked in the graphs of the whole fleet.
+        alerts=f'{ALERTS}, agent="", location=""',
     )
 
 
@@ -139,6 +150,10 @@ def _agents() -> list[Panel]:
     def of_lowest(metric: str) -> str:
         return f"{q.agent_mean(metric)} and on (aid, agent) {lowest}"
 
+    firing = f"count by (alertname, severity, site, location, vpn) ({q.firing(ALERTS)})"
+    subject = f'label_join({firing}, "subject", "", "site", "location", "vpn")'
+    subject = f'label_replace({subject}, "subject", "–", "subject", "")'
+
     return [
         table(
             "10 agents with the lowest experience score",
@@ -159,21 +174,145 @@ def _agents() -> list[Panel]:
         ),
         table(
             "Firing alerts",
-            "Firing ThousandEyes alerts on sites, on agents and on the exporter.",
+            "Firing ThousandEyes alerts on sites, local networks, agents and on the exporter.",
             [
                 Column("Alert", label="alertname"),
                 Column("Severity", label="severity", width=80),
-                Column("Site", label="site"),
-                Column(
-                    "Count",
-                    expr=f"count by (alertname, severity, site) ({q.firing(ALERTS)})",
-                    width=70,
-                ),
+                Column("Site, location or VPN", label="subject", width=200),
+                Column("Count", expr=subject, width=70),
             ],
+            sort="Severity",
+            ascending=True,
             width=10,
             height=10,
         ),
     ]
+
+
+def _connections() -> list[Panel]:
+    gateway = f"avg by (aid, agent) ({q.target_latency('gateway')})"
+    vpn = f"avg by (aid, agent) ({q.target_latency('vpn')})"
+
+    def group(title: str, description: str, column: str, label: str, *more: Column) -> Panel:
+        latency = q.by_connection("avg", q.agent_mean("latency_seconds"), label)
+        score = q.by_connection("avg", q.agent_mean("experience_score"), label)
+        return table(
+            title,
+            f"{description} Current means over agents. API v7.",
+            [
+                Column(column, label=label),
+                Column("Agents", expr=q.by_connection("count", q.ONE_INFO, label), width=70),
+                Column("Latency", expr=latency, quantity=LATENCY, width=80),
+                Column("Score", expr=score, quantity=SCORE, width=65),
+                *more,
+            ],
+            sort="Latency",
+            width=8,
+        )
+
+    def via_gateway(label: str) -> Column:
+        expr = q.by_connection("avg", gateway, label)
+        return Column("Gateway", expr=expr, quantity=GATEWAY, width=85)
+
+    loss = q.by_connection("avg", q.agent_mean("loss_ratio"), "connection")
+    return [
+        group(
+            "Wi-Fi vs. Ethernet",
+            "Latency, score and loss of the sessions, and latency of the gateway, by hardware of "
+            "the interface in use (wireless: Wi-Fi).",
+            "Connection",
+            "connection",
+            Column("Loss", expr=loss, quantity=LOSS, width=65),
+            via_gateway("connection"),
+        ),
+        group(
+            "ISPs",
+            "Latency and score of the sessions, and latency of the gateway, by network provider.",
+            "ISP",
+            "isp",
+            via_gateway("isp"),
+        ),
+        group(
+            "VPNs",
+            "Latency and score of the sessions, and latency of the VPN gateway, by VPN.",
+            "VPN",
+            "vpn",
+            Column("Gateway", expr=q.by_connection("avg", vpn, "vpn"), quantity=VPN, width=85),
+        ),
+    ]
+
+
+def _local_networks() -> list[Panel]:
+    signal = f"max by (aid, agent) ({q.endpoint('agent_wifi_signal_dbm', q.GROUPS)})"
+    latency = f"avg by (aid, agent) ({q.target_latency('gateway')})"
+    loss = f"avg by (aid, agent) ({q.target('loss_ratio', 'gateway')})"
+    weakest, slowest = f"bottomk(10, {signal})", f"topk(10, {latency})"
+    reason = f"max by (aid, agent, reason) ({q.endpoint('agent_measurement_failure', q.GROUPS)})"
+
+    def agents(title: str, description: str, *columns: Column, **settings: Any) -> Panel:
+        common = [
+            Column("Name", label="agent_name", link=d.AGENT_LINK),
+            Column("Location", label="location", width=250),
+        ]
+        identity = Column("Id", label="agent", hidden=True)
+        description += " Click on a name to open the agent. API v7."
+        return table(title, description, [*common, *columns, identity], **settings)
+
+    return [
+        agents(
+            "10 weakest Wi-Fi signals",
+            "Yellow below -70 dBm, red below -80 dBm. Loss: to the gateway.",
+            Column("Signal", expr=q.with_info(weakest), quantity=WIFI, width=80),
+            Column("Loss", expr=f"{loss} and on (aid, agent) {weakest}", quantity=LOSS, width=70),
+            sort="Signal",
+            ascending=True,
+            width=12,
+            height=10,
+        ),
+        agents(
+            "10 slowest gateways",
+            "Highest round-trip time to the default gateway: the home router, or the gateway of "
+            "the office. Red from 50 ms.",
+            Column("Latency", expr=q.with_info(slowest), quantity=GATEWAY, width=80),
+            Column("Loss", expr=f"{loss} and on (aid, agent) {slowest}", quantity=LOSS, width=70),
+            sort="Latency",
+            width=12,
+            height=10,
+        ),
+        agents(
+            "Agents that cannot measure",
+            "And the reason that the API gives.",
+            Column("Reason", label="reason"),
+            Column("Failure", expr=q.with_info(reason), hidden=True),
+            height=5,
+        ),
+    ]
+
+
+def _connection_history() -> list[Panel]:
+    by_vpn, by_connection = (
+        q.recorded(f"aid_{label}", "latency_seconds", "avg") for label in ("vpn", "connection")
+    )
+    return [
+        timeseries(
+            "Latency by connection",
+            "Mean round-trip time of the sessions over agents, by hardware of the interface in use "
+            "(wireless: Wi-Fi). Dashed: thresholds.",
+            {"{{connection}}": f"avg by (connection) ({by_connection})"},
+            LATENCY,
+        ),
+        timeseries(
+            "Latency by VPN",
+            "Mean round-trip time of the sessions over agents, by VPN. Far above the others, but "
+            "only at times: that VPN gateway is overloaded. Dashed: thresholds.",
+            {"{{vpn}}": _named(q.worst(by_vpn, "vpn"), "vpn")},
+            LATENCY,
+        ),
+    ]
+
+
+def _named(expr: str, label: str) -> str:
+    return f'label_replace({expr}, "{label}", "none", "{label}", "")'
 
 
 def _history() -> list[Panel]:

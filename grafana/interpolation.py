@@ -7,6 +7,7 @@ DEFAULTS = {
     "aid": ".*",
     "site": ".*",
     "protocol": ".*",
+    "location": ".*",
     "instance": ".*",
     "split": "location",
     "rank": "latency_seconds",

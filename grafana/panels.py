@@ -30,13 +30,16 @@ MIN_INTERVAL = "1m"
 
 GREEN, YELLOW, ORANGE, RED = "green", "yellow", "orange", "red"
 BLUE, PURPLE, TEXT = "blue", "purple", "text"
+MUTED = {GREEN: "dark-green", TEXT: "#585C66"}
+"""Colors of a background, on which good values should not attract attention."""
 SERIES_COLORS = {
-    **dict.fromkeys(("mean", "latency", "direct", "series"), BLUE),
-    **dict.fromkeys(("p50", "remaining"), GREEN),
-    **dict.fromkeys(("p95", "p05", "VPN", "CPU"), ORANGE),
-    **dict.fromkeys(("loss", "429 per minute", "folded"), RED),
+    **dict.fromkeys(("mean", "latency", "direct", "series", "sites", "connection"), BLUE),
+    **dict.fromkeys(("p50", "remaining", "gateway", "battery", "signal"), GREEN),
+    **dict.fromkeys(("p95", "p05", "max", "VPN", "CPU", "loss"), ORANGE),
+    **dict.fromkeys(("429 per minute", "folded"), RED),
     **dict.fromkeys(("jitter", "proxy", "memory"), PURPLE),
     **dict.fromkeys(("all agents", "limit", "interval", "skipped", "all agents, same sites"), TEXT),
+    **dict.fromkeys(("free disk", "agent"), TEXT),
 }
 """Fixed colors of series with these names, the same on all dashboards."""
 
@@ -49,9 +52,15 @@ class Quantity:
     thresholds: tuple[tuple[str, float | None], ...] = ((TEXT, None),)
     """Color and lower bound, ascending."""
     decimals: int | None = None
+    min: float = 0.0
     max: float | None = None
     mappings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Text and color shown instead of a value."""
+
+    @property
+    def steps(self) -> list[models.Threshold]:
+        """The thresholds as Grafana has them."""
+        return [models.Threshold(color=color, value=value) for color, value in self.thresholds]
 
     @property
     def has_thresholds(self) -> bool:
@@ -78,7 +87,20 @@ CPU = lower_is_better("percentunit", 0.8, q.CPU_THRESHOLD, max=1)
 MEMORY = lower_is_better("percentunit", 0.85, q.MEMORY_THRESHOLD, max=1)
 AFFECTED = lower_is_better("percentunit", 0.05, 0.2, decimals=1, max=1)
 DATA_AGE = lower_is_better("s", q.STALE_WARNING_SECONDS, q.STALE_SECONDS)
+POLL_AGE = lower_is_better("s", 750, 1500)
 ALERT_COUNT = Quantity("none", ((GREEN, None), (RED, 1)))
+GATEWAY = lower_is_better("s", 0.02, q.GATEWAY_THRESHOLD)
+VPN = lower_is_better("s", 0.1, q.VPN_THRESHOLD)
+DNS = lower_is_better("s", 0.1, q.DNS_THRESHOLD)
+WIFI = Quantity(
+    "suffix:dBm",
+    ((RED, None), (YELLOW, q.WIFI_THRESHOLD), (GREEN, -70)),
+    decimals=0,
+    min=-100,
+    max=-30,
+)
+LINK = Quantity("bps")
+FREE_DISK = Quantity("percentunit", ((RED, None), (YELLOW, 0.05), (TEXT, 0.1)))
 COUNT, SECONDS, BYTES = Quantity(), Quantity("s"), Quantity("bytes")
 RATIO, SHARE = Quantity("percentunit"), Quantity("percentunit", max=1)
 
@@ -100,10 +122,9 @@ def text(title: str, markdown: str, *, height: int = 3) -> Panel:
 
 def _standard(panel: Panel, title: str, description: str, quantity: Quantity) -> Panel:
     panel = panel.title(title).description(description).datasource(DATA_SOURCE)
-    panel = panel.interval(MIN_INTERVAL).unit(quantity.unit).no_value("no data")
-    steps = [models.Threshold(color=color, value=value) for color, value in quantity.thresholds]
+    panel = panel.interval(MIN_INTERVAL).unit(quantity.unit).no_value("No data")
     absolute = dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE)
-    panel = panel.thresholds(absolute.steps(steps))
+    panel = panel.thresholds(absolute.steps(quantity.steps))
     if quantity.decimals is not None:
         panel = panel.decimals(quantity.decimals)
     if quantity.max is not None:
@@ -138,6 +159,29 @@ def stat(
     return panel.color_mode(options.BigValueColorMode.VALUE).span(width).height(4)
 
 
+def leg(
+    title: str, description: str, values: Mapping[str, tuple[str, Quantity]], *, width: int = 4
+) -> Panel:
+    """Return a panel with several values, given as name to query and quantity, with colors."""
+    panel = _standard(Stat(), title, description, COUNT).no_value("not measured")
+    for ref, (name, (expr, quantity)) in zip(ascii_uppercase, values.items(), strict=False):
+        panel = panel.with_target(query(expr, name, ref).instant())
+        steps = [
+            models.Threshold(each.value, MUTED.get(each.color, each.color))
+            for each in quantity.steps
+        ]
+        thresholds = {"mode": "absolute", "steps": steps}
+        properties = [override("unit", quantity.unit), override("thresholds", thresholds)]
+        if quantity.decimals is not None:
+            properties.append(override("decimals", quantity.decimals))
+        panel = panel.override_by_name(name, properties)
+    panel = panel.reduce_options(_last_value()).graph_mode(options.BigValueGraphMode.NONE)
+    panel = panel.text_mode(options.BigValueTextMode.VALUE_AND_NAME)
+    panel = panel.text(common.VizTextDisplayOptions().title_size(16).value_size(24))
+    panel = panel.orientation(options.VizOrientation.HORIZONTAL)
+    return panel.color_mode(options.BigValueColorMode.BACKGROUND_SOLID).span(width).height(6)
+
+
 def timeseries(
     title: str,
     description: str,
@@ -149,7 +193,7 @@ def timeseries(
     bars: bool = False,
 ) -> Panel:
     """Return series over time, given as legend to query; thresholds are dashed lines."""
-    panel = _standard(TimeSeries(), title, description, quantity).min(0)
+    panel = _standard(TimeSeries(), title, description, quantity).min(quantity.min)
     panel = panel.span(width).height(height).line_width(1).span_nulls(180_000.0)
     panel = panel.show_points(options.VisibilityMode.NEVER).fill_opacity(60 if bars else 0)
     panel = panel.draw_style(options.GraphDrawStyle.BARS if bars else options.GraphDrawStyle.LINE)
@@ -161,8 +205,9 @@ def timeseries(
     dashed = options.GraphThresholdsStyleMode.DASHED
     style = dashed if quantity.has_thresholds else options.GraphThresholdsStyleMode.OFF
     panel = panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(style))
-    by_name = dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME)
-    panel = panel.color_scheme(by_name)
+    # By the order of the series: the palette by name gives several series the same color.
+    palette = dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC)
+    panel = panel.color_scheme(palette)
     for name in filter(SERIES_COLORS.__contains__, series):
         fixed = {"mode": "fixed", "fixedColor": SERIES_COLORS[name]}
         panel = panel.override_by_name(name, [override("color", fixed)])
@@ -205,7 +250,7 @@ def heatmap(
 ) -> Panel:
     """Return a heatmap of a histogram, given as a rate by `le`."""
     panel = Heatmap().title(title).description(description).datasource(DATA_SOURCE)
-    panel = panel.interval(MIN_INTERVAL).span(width).height(height).no_value("no data")
+    panel = panel.interval(MIN_INTERVAL).span(width).height(height).no_value("No data")
     buckets = query(expr, "{{le}}").format(prometheus_models.PromQueryFormat.HEATMAP)
     panel = panel.with_target(buckets).calculate(False).cell_gap(1).show_legend()
     axis = YAxisConfig().unit(unit).axis_placement(options.AxisPlacement.LEFT)
@@ -230,14 +275,19 @@ class Column:
     """Whether the column only supplies labels, or the value of a link, to other columns."""
 
     def overrides(self) -> list[models.DynamicConfigValue]:
-        """Return unit, color, link and width."""
-        found = [override("unit", self.quantity.unit)] if self.expr else []
+        """Return unit, text of an empty cell, color, link and width."""
+        found = [override("noValue", "–")]
+        if self.expr:
+            found.append(override("unit", self.quantity.unit))
         if self.quantity.decimals is not None:
             found.append(override("decimals", self.quantity.decimals))
         if self.quantity.has_thresholds:
             # Only bad values are colored, and a missing value is not a bad one.
             steps = [{"color": "transparent", "value": None}] + [
-                {"color": "transparent" if color == GREEN else color, "value": value or 0}
+                {
+                    "color": "transparent" if color == GREEN else color,
+                    "value": self.quantity.min if value is None else value,
+                }
                 for color, value in self.quantity.thresholds
             ]
             found.append(override("thresholds", {"mode": "absolute", "steps": steps}))
@@ -268,7 +318,7 @@ def table(
 ) -> Panel:
     """Return a table of current values, joined on their common labels."""
     panel = Table().title(title).description(description).datasource(DATA_SOURCE)
-    panel = panel.interval(MIN_INTERVAL).span(width).height(height).no_value("no data")
+    panel = panel.interval(MIN_INTERVAL).span(width).height(height).no_value("No data")
     panel = panel.cell_height(options.TableCellHeight.SM).unit("string")
     queried = [column for column in columns if column.expr]
     fields = {column.title: column.label for column in columns if column.label}
@@ -293,8 +343,8 @@ def table(
             models.DataTransformerConfig(id_val=id_, options=settings)
         )
     for column in columns:
-        if fields[column.title] in shown and (overrides := column.overrides()):
-            panel = panel.override_by_name(column.title, overrides)
+        if fields[column.title] in shown:
+            panel = panel.override_by_name(column.title, column.overrides())
     if sort:
         order = common.TableSortByFieldState().display_name(sort).desc(not ascending)
         panel = panel.sort_by([order])

@@ -15,6 +15,8 @@ EXPORTER_PREFIX = "thousandeyes_exporter_"
 LATENCY_THRESHOLD, LOSS_THRESHOLD, JITTER_THRESHOLD = 0.3, 0.05, 0.05
 CPU_THRESHOLD, MEMORY_THRESHOLD = 0.9, 0.95
 UNMATCHED_THRESHOLD = 0.2
+GATEWAY_THRESHOLD, VPN_THRESHOLD, DNS_THRESHOLD = 0.05, 0.15, 0.2
+WIFI_THRESHOLD = -80  # dBm
 STALE_WARNING_SECONDS = 150  # two and a half polls at the default interval
 STALE_SECONDS = 600
 
@@ -30,6 +32,8 @@ SESSIONS_SOURCE = f'{SELECTED_GROUPS}, source="sessions"'
 
 ONE_INFO = f"aid_agent:{PREFIX}agent_info:name{{{GROUPS}}}"
 """One series per agent, even if replicas export it or its labels have just changed."""
+ONE_CONNECTION = f"aid_agent:{PREFIX}agent_connection_info:name{{{GROUPS}}}"
+"""One series per agent with its connection, ISP and VPN."""
 
 
 def endpoint(metric: str, matchers: str = SELECTED) -> str:
@@ -85,6 +89,29 @@ def with_info(expr: str) -> str:
     """Join agent name, platform and location to series by agent, if they are known."""
     join = "on (aid, agent) group_left (agent_name, platform, location)"
     return f"{expr} * {join} {ONE_INFO} or on (aid, agent) {expr}"
+
+
+def target(metric: str, type_: str, matchers: str = GROUPS) -> str:
+    """Select a metric of the probes of one type of target: gateway, vpn, proxy or dns."""
+    return endpoint(f"local_network_{metric}", f'{matchers}, target_type="{type_}"')
+
+
+def target_latency(type_: str, matchers: str = GROUPS) -> str:
+    """Select round-trip times to a target; a target that blocks ICMP is measured by TCP."""
+    tcp = target("tcp_connect_seconds", type_, matchers)
+    return f"({target('latency_seconds', type_, matchers)} or {tcp})"
+
+
+def by_connection(operation: str, expr: str, label: str) -> str:
+    """Aggregate series by agent by a label of the agent's connection: connection, isp or vpn."""
+    joined = f"{expr} * on (aid, agent) group_left ({label}) {ONE_CONNECTION}"
+    return f'label_replace({operation} by ({label}) ({joined}), "{label}", "none", "{label}", "")'
+
+
+def worst(series: str, label: str, function: str = "topk") -> str:
+    """Select ten recorded series, by the worst mean over the time range."""
+    mean_ = f"avg by ({label}) (avg_over_time({series}[$__range] @ end()))"
+    return f"avg by ({label}) ({series}) and on ({label}) {function}(10, {mean_})"
 
 
 def quantile(level: float, buckets: str, by: str = "") -> str:

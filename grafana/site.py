@@ -61,7 +61,7 @@ def dashboard() -> Dashboard:
             "Affected agents": _agents(),
             "Network path": _path(),
         },
-        alerts='aid=~"$aid|", site=~"$site|", agent=""',
+        alerts='aid=~"$aid|", site=~"$site|", agent="", location="", vpn=""',
     )
 
 

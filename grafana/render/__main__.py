@@ -31,7 +31,7 @@ END = datetime(2026, 11, 18, 14, 35, tzinfo=UTC).timestamp()
 """A Wednesday afternoon while a site is degraded."""
 START = END - 6 * 3600
 WARM_UP_SECONDS = 1800
-WORLD = World(agents=120)
+WORLD = World(agents=200)
 FAULTS = ("maintenance=0.7@200m+7m", "server_error=0.4@300m+4m", "rate_limited=0.3@350m+4m")
 INSTANCE = "exporter.example.com:9350"
 DEGRADED_SITE = "crm.example.com"

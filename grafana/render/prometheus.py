@@ -43,7 +43,8 @@ class Prometheus:
         config.write_text("global: {}\n")
         command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={self.folder}"]
         command += ["--storage.tsdb.retention.time=100y", "--log.level=error"]
-        command.append(f"--query.lookback-delta={STEP + 1}s")  # past data has no staleness markers
+        # Past data has no staleness markers: a series ends when a sample is missing.
+        command.append(f"--query.lookback-delta={STEP - 1}s")
         with subprocess.Popen([*command, f"--web.listen-address={address}"]) as process:  # noqa: S603
             try:
                 self._wait()

@@ -9,8 +9,11 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from system.servers import RULES
 
-from exporter.metrics import families
 from exporter.metrics.self_metrics import SelfMetrics
+from exporter.render import ACCOUNT_GROUP_INFO
+from exporter.sources import agents, local_networks
+from exporter.sources.sessions import SERIES
+from exporter.sources.site_histograms import HISTOGRAMS, SITE_SESSIONS
 
 TARGET = {"job", "instance"}
 RESERVED = ("aid", "source", "agent", "site", "protocol", "platform", "location")
@@ -19,8 +22,8 @@ AGENT = {"aid", "agent"}
 SESSION = {*SITE, *AGENT}
 EXPORTED = {f"exported_{name}" for name in RESERVED}
 """Labels of the exporter that a label of the target hides."""
-ALERT = {"alertname", "alertstate", "severity", "agent_name", *SESSION}
-INFO = {"agent_name", "platform", "agent_version", "os_version", "location", *AGENT}
+ALERT = {"alertname", "alertstate", "severity", "agent_name", "location", "vpn", *SESSION}
+INFO = {"aid", *agents.INFO.labels}
 OPERATIONS = re.compile(r"(\w+):(thousandeyes_\w+):[a-z]+")
 """Recording rules are named level:metric:operations."""
 
@@ -28,16 +31,16 @@ OPERATIONS = re.compile(r"(\w+):(thousandeyes_\w+):[a-z]+")
 @cache
 def metrics() -> dict[str, set[str]]:
     """Return the labels of every metric that queries may use."""
-    found = {family.name: SESSION for family in families.FAMILIES}
-    for each in families.HISTOGRAMS:
+    tables = (SERIES, local_networks.TARGETS, local_networks.AGENTS, *agents.TABLES)
+    found = {
+        family.name: {"aid", *table.labels}
+        for table in (*tables, ACCOUNT_GROUP_INFO)
+        for family in table.families
+    }
+    for each in HISTOGRAMS:
         found |= {f"{each.name}_bucket": {*SITE, "le"}}
         found |= dict.fromkeys((f"{each.name}_count", f"{each.name}_sum"), SITE)
-    found |= {
-        f"{families.SITE_SESSIONS}_total": SITE,
-        families.AGENT_INFO: INFO,
-        families.AGENT_LAST_SEEN: AGENT,
-        families.ACCOUNT_GROUP_INFO: {"aid", "account_group"},
-    }
+    found[f"{SITE_SESSIONS}_total"] = SITE
     own = SelfMetrics(process=False)
     for metric in vars(own).values():
         if isinstance(metric, MetricWrapperBase):
@@ -56,8 +59,9 @@ def metrics() -> dict[str, set[str]]:
         if name := rule.get("record"):
             level = OPERATIONS.fullmatch(name)
             assert level, name
-            by_level = {"target": SESSION, "aid_agent": INFO, "aid": {"aid", "account_group"}}
-            found[name] = by_level.get(level[1], set(level[1].split("_")))
+            labels = {"target": SESSION, "aid_agent": INFO}.get(level[1])
+            labels = labels or set(re.findall("target_type|[a-z]+", level[1]))
+            found[name] = found[level[2]] if name.endswith(":name") else labels
     return {name: labels | TARGET | EXPORTED for name, labels in found.items()}
 
 

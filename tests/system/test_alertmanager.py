@@ -89,6 +89,10 @@ INHIBITIONS = {
         ["SiteJitterHigh aid=1 site=crm", "SiteExperienceLow aid=1 site=crm"],
         ["SiteExperienceLow aid=2 site=crm", "SiteJitterHigh aid=1 site=hr"],
     ),
+    "GatewayLossHigh aid=1 location=BER": (
+        ["GatewayLatencyHigh aid=1 location=BER"],
+        ["GatewayLatencyHigh aid=1 location=NYC", "VpnLatencyHigh aid=1 vpn=v"],
+    ),
     "ApiAuthFailing job=x instance=1 aid=1 reason=auth": (
         ["PollFailing job=x instance=1 aid=1"],
         ["PollFailing job=x instance=2 aid=1", "PollFailing job=x instance=1 aid=2"],

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from integration.test_sources import expected as expected_networks
 from prometheus_client.parser import text_string_to_metric_families
 from system import servers
 from system.servers import AFTERNOON, Server, until
 
-from exporter.metrics.families import FAMILIES
 from exporter.simulator import World
+from exporter.sources.sessions import SERIES
 
 PREFIX = "thousandeyes_endpoint_"
 LOOKBACK = 900
@@ -22,7 +23,9 @@ LABELS = ("__name__", "aid", "agent", "site", "protocol")
 Values = dict[tuple[str, ...], float]
 """By metric name, account group, agent, site and protocol."""
 ONLY_V6 = {f"{PREFIX}{name}_seconds" for name in ("avg_rtt", "max_rtt", "mean_dev_rtt")}
-ONLY_V7 = {family.name for family in FAMILIES if family.short_name.startswith(("vpn_", "proxy_"))}
+ONLY_V7 = {
+    family.name for family in SERIES.families if family.short_name.startswith(("vpn_", "proxy_"))
+}
 
 
 @asynccontextmanager
@@ -117,13 +120,25 @@ def expected(world: World, version: str) -> Values:
 async def test_prometheus_has_the_calculated_values(tmp_path: Path, version: str) -> None:
     world = World(agents=70, sites=15, account_groups=2)
     async with scraped(world, tmp_path, version) as (_, target):
-        names = "|".join(family.name for family in FAMILIES)
+        names = "|".join(family.name for family in SERIES.families)
         series = await target.query(f'{{__name__=~"{names}"}}')
         values = expected(world, version)
         found = {tuple(s["metric"][n] for n in LABELS): float(s["value"][1]) for s in series}
         assert len(found) > 3000
         assert found == pytest.approx(values, rel=1e-12)
         assert await target.value("thousandeyes_exporter_series") == len(values)
+        if version == "v7":
+            networks = expected_networks(world, AFTERNOON, LOOKBACK)
+            await until(lambda: target.query('min(thousandeyes_up{source="local_networks"}) == 1'))
+            names = "|".join(PREFIX + name for name in {key[0] for key in networks})
+            series = await target.query(f'{{__name__=~"{names}",aid="1001"}}')
+            labels = [{"target_type": "", **each["metric"]} for each in series]
+            keys = [
+                (e["__name__"].removeprefix(PREFIX), e["agent"], e["target_type"]) for e in labels
+            ]
+            found_networks = {k: float(s["value"][1]) for k, s in zip(keys, series, strict=True)}
+            assert len(networks) > 300
+            assert found_networks == pytest.approx(networks, rel=1e-12)
 
 
 async def test_prometheus_ingests_every_sample(tmp_path: Path) -> None:

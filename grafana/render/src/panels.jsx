@@ -6,20 +6,28 @@ import { TableNG } from "@grafana/ui/unstable";
 import { useEffect, useRef } from "react";
 import { identity, theme } from "./frames.js";
 
-const NoData = ({ height }) => (
-  <div style={{ height, display: "grid", placeItems: "center", color: theme.colors.text.secondary }}>No data</div>
+const NoData = ({ panel, height }) => (
+  <div style={{ height, display: "grid", placeItems: "center", color: theme.colors.text.secondary }}>
+    {panel.fieldConfig?.defaults.noValue ?? "No data"}
+  </div>
 );
 
 const StatPanel = ({ panel, frames, width, height }) => {
-  const [first] = getFieldDisplayValues({
+  const values = getFieldDisplayValues({
     fieldConfig: panel.fieldConfig, reduceOptions: panel.options.reduceOptions, replaceVariables: identity, theme,
     data: frames, timeZone: "utc",
   });
+  const gap = 8;
+  const each = (height - gap * (values.length - 1)) / values.length;
   return (
-    <BigValue
-      value={first.display} width={width} height={height} theme={theme} colorMode={panel.options.colorMode}
-      graphMode={panel.options.graphMode} textMode={panel.options.textMode} justifyMode="auto"
-    />
+    <div style={{ display: "flex", flexDirection: "column", gap }}>
+      {values.map(({ display }) => (
+        <BigValue
+          key={display.title} value={display} width={width} height={each} theme={theme} colorMode={panel.options.colorMode}
+          graphMode={panel.options.graphMode} textMode={panel.options.textMode} justifyMode="auto" text={panel.options.text}
+        />
+      ))}
+    </div>
   );
 };
 

@@ -1,0 +1,38 @@
+"""The request budget of a large company: sessions come first, the other sources stretch."""
+
+import asyncio
+
+import pytest
+from failures.harness import trial
+from fake_clock import fake_time
+
+from exporter.simulator import World
+
+AGENTS, REQUESTS_PER_MINUTE = 10_000, 100
+SOURCES = ("sessions", "agents", "local_networks")
+
+
+@pytest.mark.timeout(400)
+@fake_time
+async def test_sessions_are_never_delayed_by_other_sources() -> None:
+    """Sessions need about 42 requests a minute, and local networks more than 100."""
+    async with trial(
+        world=World(agents=AGENTS, sessions_per_minute=3000),
+        ready=False,
+        api__requests_per_minute=REQUESTS_PER_MINUTE,
+        local_networks__interval="1m",
+    ) as t:
+        await asyncio.sleep(300)  # the first poll reads the whole look-back
+        skipped = {source: t.value("polls_skipped_total", source=source) for source in SOURCES}
+        stretched = set[str]()
+        for _ in range(6):
+            await t.polls()
+            assert t.value("last_poll_duration_seconds") < 1.0  # computing takes no virtual time
+            pollers = t.exporter.manager.pollers
+            stretched |= {each.source.name for each in pollers if each.stretched}
+            assert t.exporter.client.rate_limiter.sent_last_minute() <= REQUESTS_PER_MINUTE
+        assert t.value("polls_skipped_total") == skipped["sessions"]
+        assert t.value("polls_skipped_total", source="local_networks") > skipped["local_networks"]
+        assert all(t.value("thousandeyes_up", source=source) for source in SOURCES)
+        assert stretched == {"local_networks"}
+        assert "api.requests_per_minute" in next(line for line in t.log if "poll_skipped" in line)
