@@ -44,7 +44,7 @@ class Notification:
     status: str
     alerts: frozenset[str]
     about: str
-    """The site, or the number of agents."""
+    """The site, location or VPN, or the number of agents."""
 
     def __str__(self) -> str:
         """Format a line of the table."""
@@ -57,9 +57,10 @@ class Notification:
 def notification(payload: Mapping[str, Any], began: float, start: float) -> Notification:
     """Read what Alertmanager sent to a webhook; `start` is the time of day at `began`."""
     alerts = [each["labels"] for each in payload["alerts"]]
-    sites = {each["site"] for each in alerts if "site" in each}
+    keys = ("site", "location", "vpn")
+    places = {each[key] for each in alerts for key in keys if each.get(key)}
     agents = {each["agent"] for each in alerts if "agent" in each}
-    about = ", ".join(sorted(sites)) or (f"{len(agents)} agents" if agents else "exporter")
+    about = ", ".join(sorted(places)) or (f"{len(agents)} agents" if agents else "exporter")
     names = frozenset(each["alertname"].removeprefix("ThousandEyes") for each in alerts)
     receiver = payload["receiver"].removeprefix("thousandeyes-")
     first = min(datetime.fromisoformat(each["startsAt"]) for each in payload["alerts"]).timestamp()

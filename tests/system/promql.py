@@ -17,6 +17,7 @@ from exporter.sources.site_histograms import HISTOGRAMS, SITE_SESSIONS
 
 TARGET = {"job", "instance"}
 RESERVED = ("aid", "source", "agent", "site", "protocol", "platform", "location")
+RESERVED += ("connection", "vpn", "target_type")
 SITE = {"aid", "site", "protocol"}
 AGENT = {"aid", "agent"}
 SESSION = {*SITE, *AGENT}

@@ -33,7 +33,7 @@ SPEED = 10
 START = AFTERNOON - 600
 """Everybody works, and one site is degraded."""
 DEGRADED_SITE = "crm.example.com"
-FAILING = ("server_error=0.4", "rate_limited=0.3")
+FAILING = ("server_error=0.4", "rate_limited=0.3", "forbidden_agents")
 INCOMPLETE = ("no_networks", "bad_records", "forbidden_agents")
 
 EMPTY_IF_HEALTHY = {
@@ -259,7 +259,8 @@ async def collect(folder: Path) -> Results:
             api, url = await enter(
                 servers.simulator(world, clock=clock, faults=faults(*specs), rate_limit=240)
             )
-            intervals = {"poll__interval": "3s", "local_networks__interval": "60s"}
+            slow = dict.fromkeys(("agents__interval", "local_networks__interval"), "60s")
+            intervals = {"poll__interval": "3s", **slow}
             await enter(servers.exporter(url, address, **intervals, **settings))
             return api, address
 

@@ -76,7 +76,7 @@ def test_replicas_do_not_change_a_query(
 
 
 def test_most_queries_return_data(results: tuple[dict[str, Values], ...]) -> None:
-    assert len([each for each in results[0].values() if each]) > 0.7 * len(results[0])
+    assert len([each for each in results[0].values() if each]) > 0.5 * len(results[0])
 
 
 pytestmark = pytest.mark.timeout(300)
