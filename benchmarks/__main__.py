@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory
 from benchmarks.measures import AT_LEAST, AT_MOST, Measure, Plan, measure
 from benchmarks.programs import run
 
-QUICK = Plan(2, 2, polls={"P4": (1_000, 10_000), "P5": (10_000,), "P12": (10_000, 100_000)})
+QUICK = Plan(
+    2, 2, polls={"P4": (1_000, 10_000), "P5": (10_000,), "P12": (10_000, 100_000)}, agents=(1_000,)
+)
 VERSIONS = f"""
 echo "$(uname -sr),$(grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2), $(nproc) cores"
 {sys.executable} --version

@@ -28,12 +28,13 @@ AT_MOST = {"P6": 1.3, "P7": 4.0, "P8": 2.5, "P9": 2.2, "P10": 1.0, "P11": 2.5, "
 
 
 class Plan(NamedTuple):
-    """How much is measured: rounds, seconds of a load test, sessions of the polls of a measure."""
+    """How much is measured: rounds, seconds of a load test, agents and sessions of a measure."""
 
     rounds: int = 5
     seconds: int = 4
     series_sessions: int = 6500  # about 100,000 series
     polls: Mapping[str, Sequence[int]] = {"P4": SIZES, "P5": SIZES[1:], "P12": SIZES[1:]}
+    agents: Sequence[int] = SIZES[:2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def measure(plan: Plan, folder: Path) -> Iterator[Measure]:
     yield from polls(plan, folder)
     yield from scrapes_during_polls(plan, folder)
     yield demo_memory()
-    for agents in SIZES[:2]:
+    for agents in plan.agents:
         yield from asyncio.run(requests(agents))
     yield start_time(plan)
 

@@ -47,7 +47,7 @@ def test_the_references_publish_the_same_per_session_samples(tmp_path: Path) -> 
 
 @pytest.mark.timeout(300)
 def test_every_measure_has_a_result(tmp_path: Path) -> None:
-    plan = Plan(1, 1, 200, {"P4": (100, 200), "P5": (100,), "P12": (200,)})
+    plan = Plan(1, 1, 200, {"P4": (100, 200), "P5": (100,), "P12": (200,)}, (50,))
     measures = list(measure(plan, tmp_path))
     assert {each.id for each in measures} == AT_LEAST.keys() | AT_MOST.keys()
     assert all(each.ours > 0 and each.reference > 0 for each in measures)
