@@ -88,7 +88,7 @@ async def notifications(
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         _, url = await enter(servers.simulator(world, clock=lambda: MIDNIGHT + now()))
-        await enter(servers.exporter(url, address, poll__interval="1s"))
+        await enter(servers.exporter(url, address, poll__interval="1s", speed=str(SPEED)))
         alertmanager, receiver = await enter(servers.alertmanager(folder))
         await enter(servers.fast_prometheus(folder, address, alertmanager, clock))
         await servers.until(over, seconds, 1)

@@ -166,7 +166,12 @@ def scrape_config(*targets: str, rules: Path | None = None) -> dict[str, Any]:
 
 
 def exporter(api: str, address: str | None = None, *arguments: str, **settings: str) -> Any:
-    """Run the exporter; `poll__interval="1s"` is the setting `poll.interval`."""
+    """Run the exporter; `poll__interval="1s"` is the setting `poll.interval`.
+
+    With `speed`, its clocks run faster.
+    """
+    speed = settings.pop("speed", "")
+    program = (sys.executable, Path(__file__).with_name("fast_exporter.py"), speed)
     address = address or f"127.0.0.1:{free_port()}"
     settings = {
         "api__url": api,
@@ -177,7 +182,7 @@ def exporter(api: str, address: str | None = None, *arguments: str, **settings: 
         **settings,
     }
     flags = [f"--{k.replace('__', '.').replace('_', '-')}={v}" for k, v in settings.items()]
-    return running(*EXPORTER, *flags, *arguments, address=address)
+    return running(*(program if speed else EXPORTER), *flags, *arguments, address=address)
 
 
 @asynccontextmanager
