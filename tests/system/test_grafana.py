@@ -275,7 +275,9 @@ async def collect(folder: Path) -> Results:
         rules = write_rules(folder / "alerts.yml", start, alerts=True)
         config = servers.scrape_config(failing_address, incomplete_address, rules=rules)
         faulty = await enter(servers.prometheus(folder / "faulty", config))
-        await until(lambda: faulty.query('count(thousandeyes_up{source="sessions"} == 1) == 2'))
+        polled = (f'count(thousandeyes_up{{source="{s}"}} == 1)' for s in ("sessions", "agents"))
+        both = "{} == 2 and {} == 1".format(*polled)  # those of agents are forbidden at one API
+        await until(lambda: faulty.query(both))
         failing.faults = faults(*FAILING)
         enough = "sum(thousandeyes_endpoint_site_sessions_total) > 450"
         await until(lambda: healthy.query(enough), 180, 1)
