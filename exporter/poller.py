@@ -1,6 +1,7 @@
 """The polling loop of one source of one account group."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -62,9 +63,10 @@ class Poller:
         """Why the last poll failed; `None` if it was complete."""
         self.last_success: float | None = None
         """End of the last complete poll, Unix seconds on the API's clock."""
-        self.last_tick = asyncio.get_running_loop().time()
-        """When the polling loop last ran, on the event loop's clock: a suspend is no delay."""
-        self.next_poll = self.last_tick
+        self.last_tick = math.inf
+        """When the polling loop last ran, on the event loop's clock, because a suspend is no delay;
+        infinite until it runs, which may have to wait for the first poll of another source."""
+        self.next_poll = asyncio.get_running_loop().time()
         """When the next poll starts, on the event loop's clock."""
         self.stretched = False
         """Whether a poll was skipped because requests of higher priorities come first."""
@@ -87,10 +89,11 @@ class Poller:
         caught up.
         """
         interval, clock = self.source.interval, self._api_clock.clock
-        refreshed, suspended = self._time(), clock.monotonic() - self._time()
+        refreshed = self.last_tick = self._time()
+        suspended = clock.monotonic() - refreshed
         async with asyncio.TaskGroup() as tasks:
             poll = tasks.create_task(self.poll())
-            self.next_poll = self._time() + interval
+            self.next_poll = refreshed + interval
             while True:
                 await asyncio.sleep(min(self.next_poll - self._time(), TICK_SECONDS))
                 now = self.last_tick = self._time()

@@ -138,6 +138,15 @@ async def test_a_failing_source_leaves_the_others_untouched(source: str) -> None
         assert before
 
 
+@fake_time
+async def test_the_exporter_is_healthy_while_the_first_poll_of_sessions_takes_long() -> None:
+    async with trial(ready=False, agents__interval="1m", api__requests_per_minute=1) as t:
+        await t.until(lambda: bool(t.aids))
+        for _ in range(30):
+            await t.get("/-/healthy")
+            await asyncio.sleep(10)
+
+
 def _fail_later_pages(request: ApiRequest) -> web.Response | None:
     later = "local-networks" in request.path and "cursor" in request.params
     return error(500, "Internal Server Error")(request) if later else None
