@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -38,7 +38,7 @@ class PollRecord:
     seconds: float
     reason: Reason | None
     """Why it failed; `None` if it was complete."""
-    time: float = field(default=0.0, compare=False)
+    time: float
     """When it ended, Unix seconds on the API's clock."""
 
 

@@ -27,8 +27,13 @@ class YamlError(ValueError):
 
 def read(path: Path) -> tuple[object, dict[KeyPath, int]]:
     """Read a file as `load` reads a text. Raises OSError and YamlError."""
+    return decode(path.read_bytes())
+
+
+def decode(content: bytes) -> tuple[object, dict[KeyPath, int]]:
+    """Read the content of a file as `load` reads a text. Raises YamlError."""
     try:
-        return load(path.read_text("utf-8-sig"))
+        return load(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise YamlError("not UTF-8", error.object.count(b"\n", 0, error.start) + 1) from None
 

@@ -245,7 +245,6 @@ _AGGREGATE: dict[Aggregation, Callable[[Groups, Columns, str], Floats]] = {
     "pooled": lambda groups, columns, field: groups.pooled(
         columns[field], _sibling(columns, field, "mean"), _sibling(columns, field, "count")
     ),
-    "last": lambda groups, columns, field: groups.max(columns[field]),
     "count": lambda groups, columns, field: groups.sizes,
     "round": lambda groups, columns, field: groups.max(columns[field]),
 }

@@ -78,13 +78,15 @@ AGENTS = Table(
 """Gauges of each agent, over all of its targets."""
 
 _NUMBERS = {
-    **{family.field: family.unit for table in (TARGETS, AGENTS) for family in table.families},
+    **{
+        family.field: family.unit
+        for family in (*TARGETS.families, *AGENTS.families)
+        if family.field not in (_TARGET_SCORE, "roundId")  # which are derived
+    },
     **dict.fromkeys(_SCORES.values(), SCORE),
     **dict.fromkeys((f"{_CPU}.count", f"{_MEMORY}.count"), COUNT),
     **dict.fromkeys(PERIOD_FIELDS, EPOCH_MILLISECONDS),
 }
-for _derived in (_TARGET_SCORE, "roundId"):
-    del _NUMBERS[_derived]
 
 
 class TopologyRecord(Record[Row]):

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
@@ -41,7 +42,7 @@ class RoundsConfig:
     """Filter that the API applies."""
 
 
-class RoundSource:
+class RoundSource(ABC):
     """One source of one account group. A subclass has the listings, and what differs."""
 
     name: ClassVar[str]
@@ -72,6 +73,7 @@ class RoundSource:
         """End of the range of the last complete poll, Unix seconds on the API's clock."""
         self._lock = asyncio.Lock()
 
+    @abstractmethod
     def accept(self, batch: Batch, latest: float) -> Batch:
         """Return the rows to store, with all others counted in `rejected`.
 
@@ -79,9 +81,8 @@ class RoundSource:
             batch: What the API returned.
             latest: A round that starts after this Unix time has an invalid time.
         """
-        raise NotImplementedError
 
-    def derive(self, keys: Sequence[Key], columns: Columns) -> None:
+    def derive(self, keys: Sequence[Key], columns: Columns) -> None:  # noqa: B027  optional
         """Change the columns of the newest rounds before they are aggregated."""
 
     def make_result(
@@ -119,9 +120,10 @@ class RoundSource:
         self._covered_until = end
         for reason, count in accepted.rejected.items():
             self.metrics.records_rejected.labels(self.aid, self.name, reason).inc(count)
-        if delays := [row.commit_delay for row in new if row.commit_delay >= 0]:
+        delays = [row.commit_delay for row in new if row.commit_delay >= 0]
+        if delays and not first:  # those of the first poll may have been observed before a restart
             observe = self.metrics.session_commit_delay.labels(self.aid).observe
-            for delay in () if first else delays:  # may have been observed before a restart
+            for delay in delays:
                 observe(delay)
         read = map(len, batch.listings)
         return {

@@ -132,8 +132,7 @@ def load(path: Path) -> WebConfig:
     """
     stamps = {path: stamp(path)}
     try:
-        files.read(path)  # refuses what would block
-        data, lines = yaml_file.read(path)
+        data, lines = yaml_file.decode(files.read(path))
         file = WebConfigFile.model_validate(data, context=path.parent)
     except OSError as error:
         raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
