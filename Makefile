@@ -1,8 +1,8 @@
 # Commands for development and CI. `make` lists them.
 
-PYTHON ?= $(shell for python in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && exit; done; echo python3)
-SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 15))
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 ARGS ?=
 SECONDS ?= 60
 DAYS ?= 30
@@ -111,7 +111,7 @@ clean: ## Remove everything that was generated
 		.import_linter_cache mutants dist
 
 $(BIN)/python:
-	@$(PYTHON) -c '$(SUPPORTED)' || { echo "Python 3.11 or newer (up to 3.15) is required;" \
+	@$(PYTHON) -c '$(SUPPORTED)' || { echo "Python 3.11 or newer (up to 3.14) is required;" \
 		"found $$($(PYTHON) --version 2>&1 | cut -d " " -f 2); set PYTHON=/path/to/python3.14" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot create virtual" \
 		"environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }

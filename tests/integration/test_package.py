@@ -58,7 +58,7 @@ def test_unpacked_wheel_runs_anywhere(wheel: zipfile.ZipFile, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("supported", "expected"),
     [
-        (False, "Python 3.11 or newer (up to 3.15) is required; found 3.10.13"),
+        (False, "Python 3.11 or newer (up to 3.14) is required; found 3.10.13"),
         (True, "python3-venv"),
     ],
     ids=["too old", "without venv"],
