@@ -88,21 +88,20 @@ def _decoded(node: inspect.Type, path: str) -> Iterator[tuple[str, str]]:
 
 def describe_sdk() -> Description:
     """Return the fields of all listings according to the vendor's SDK."""
-    about = importlib.metadata.metadata("thousandeyes-sdk-endpoint-agents")
-    text = str(about.get("Description") or about)
-    version = re.search(r"API version: ([\d.]+)", text)
+    package = importlib.metadata.distribution("thousandeyes-sdk-endpoint-agents")
+    version = re.search(r"API version: ([\d.]+)", package.read_text("METADATA") or "")
     listings = {}
     for path, model in SDK_MODELS.items():
-        package, _, name = model.partition(".")
-        module = importlib.import_module(f"thousandeyes_sdk.{package}.models")
-        schema = getattr(module, name).model_json_schema()
+        name, _, class_ = model.partition(".")
+        module = importlib.import_module(f"thousandeyes_sdk.{name}.models")
+        schema = getattr(module, class_).model_json_schema()
         listings[path] = fields(schema, schema)
     return {"version": version[1] if version else "", "listings": listings}
 
 
 def describe_openapi(file: Path) -> Description:
     """Return the fields of all listings according to an OpenAPI file."""
-    document = yaml.load(file.read_bytes(), yaml.CSafeLoader)  # noqa: S506  as safe as SafeLoader
+    document = yaml.load(file.read_bytes(), yaml.CSafeLoader)
     listings = {}
     for path in SDK_MODELS:
         operations = document["paths"][path.removeprefix("/v7")]
