@@ -36,7 +36,7 @@ def notes(version: str) -> str:
     """
     for heading, text in sections():
         if heading.partition(" - ")[0] == version and text:
-            lines = re.sub(r"(?<=\S)\n {0,4}(?=[^\s|#>-])", " ", text)
+            lines = re.sub(r"(?<=\S)\n {0,4}(?![\s|#>-]|\d+\. )", " ", text)
             return re.sub(r"\]\((?!https?:|#)", f"]({REPOSITORY}/blob/v{version}/", lines)
     raise SystemExit(f"CHANGELOG.md has no section {version}")
 
