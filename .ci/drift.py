@@ -3,7 +3,7 @@
 `drift.py describe` writes the fields of each listing according to the vendor's SDK that can be
 imported, and with `--openapi FILE` according to an OpenAPI file: JSON types and values of
 enumerations, by path. `drift.py compare OLD NEW` reports what has changed between two such
-descriptions, in Markdown. It exits with 1 if a field that the exporter decodes was removed, has
+descriptions, in Markdown. It exits with 3 if a field that the exporter decodes was removed, has
 another type, or can have a new value. Other new fields are listed for information.
 """
 
@@ -205,7 +205,7 @@ def main() -> int:
         return 0
     text, drift = report(*(json.loads(file.read_bytes()) for file in (options.old, options.new)))
     sys.stdout.write(text)
-    return 1 if drift else 0
+    return 3 if drift else 0
 
 
 if __name__ == "__main__":
