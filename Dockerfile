@@ -12,7 +12,8 @@ RUN python -m venv --without-pip /opt/exporter \
         -r requirements-build.txt \
     # Tests and C headers of packages are not needed at run time.
     && find /opt/exporter/lib \( -name tests -o -name include \) -type d -prune -exec rm -r {} +
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml LICENSE ./
+COPY docs/release/pypi.md docs/release/
 COPY exporter exporter
 RUN PYTHONPATH=tools python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && python -m pip --python /opt/exporter install --no-deps --no-index dist/*.whl
