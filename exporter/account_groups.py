@@ -74,6 +74,8 @@ class AccountGroupManager:
         """Create a manager without account groups; `create_pollers` is called with their ids."""
         self.groups: dict[str, PolledGroup] = {}
         """By account group id."""
+        self.listed: list[AccountGroup] = []
+        """The account groups that the token has access to; empty if unknown."""
         self.failure: PollError | None = None
         """Why the account groups could not be listed; `None` if they were."""
         self.last_tick = asyncio.get_running_loop().time()
@@ -152,10 +154,9 @@ class AccountGroupManager:
         """
         configured = self._config.configured
         polled = [each.group for each in self.groups.values()]
-        listed: list[AccountGroup] = []
         try:
             async with poll_deadline(self._config.time_limit) as deadline:
-                listed = await self._api.account_groups(deadline)
+                self.listed = await self._api.account_groups(deadline)
         except PollError as error:
             own_is_known = not configured and any(group.aid for group in polled)
             needed = "all" in configured or own_is_known
@@ -166,13 +167,13 @@ class AccountGroupManager:
                 log.warning("account_groups_not_listed", error=str(error), hint=hint)
             self._unlisted = True
         if "all" in configured:
-            if not listed:
+            if not self.listed:
                 raise PollError("schema", "the API lists no account groups")
-            return listed
+            return self.listed
         if configured:
-            by_id = {group.aid: group for group in (*polled, *listed)}
+            by_id = {group.aid: group for group in (*polled, *self.listed)}
             return [by_id.get(aid, AccountGroup(aid)) for aid in configured]
-        own = [group for group in listed if group.current] or polled or [AccountGroup("")]
+        own = [group for group in self.listed if group.current] or polled or [AccountGroup("")]
         return own[:1]
 
     def _record_failure(self, failure: PollError, seconds: float) -> None:

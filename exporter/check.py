@@ -1,12 +1,11 @@
 """The check command: poll once, report what would be published, and what to improve."""
 
-import asyncio
 import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -20,21 +19,16 @@ from exporter.account_groups import PolledGroup
 from exporter.app import Exporter
 from exporter.clock import Clock
 from exporter.errors import HINTS
-from exporter.inventory import AccountGroup
 from exporter.metrics.exposition import Format
 from exporter.poller import Poller
 from exporter.settings import Loaded, format_duration
-from exporter.sources.agents import Agent, AgentsSource
+from exporter.sources.agents import AgentsSource
 from exporter.sources.round_source import RoundSource
-from exporter.sources.rows import Batch, Row
+from exporter.sources.rows import Batch, Key
 from exporter.sources.session_filter import normalize_host
 from exporter.sources.sessions import SERIES, SessionsSource
-from exporter.thousandeyes.api import Api
-from exporter.thousandeyes.schema import Listing, Rejected
 from exporter.web.app import ExpositionCache
 from exporter.web.auth import Authenticator
-
-R = TypeVar("R")
 
 NEAR_LIMIT_RATIO = 0.8
 MIN_JOIN_RATIO = 0.5
@@ -52,23 +46,22 @@ IDENTIFY_PAGES = "View endpoint data that identifies visited pages"
 
 Section = Mapping[str, Any]
 """Fields of a part of the report, always the same; null is unknown."""
-Permission = Literal["granted", "missing", "unknown"]
-Severity = Literal["error", "warning", "note"]
-STYLES: dict[Severity, str] = {"error": "bold red", "warning": "bold yellow", "note": "dim"}
-Verdict = Literal["good", "warnings", "too_much", "nothing", "failed"]
-VERDICTS: dict[Verdict, tuple[str, str]] = {
+STYLES = {"error": "bold red", "warning": "bold yellow", "note": "dim"}
+"""By severity, the worst first."""
+VERDICTS = {
     "good": ("OK: ready to serve", "bold green"),
     "warnings": ("OK with warnings: ready to serve, see above", "bold yellow"),
     "too_much": ("Too many requests: polls would take longer than their interval", "bold red"),
     "nothing": ("No data: nothing would be published", "bold red"),
     "failed": ("Failed: not all required data could be queried", "bold red"),
 }
+"""Text and style."""
 
 
 class Finding(Struct, frozen=True):
     """One observation, and what to do about it."""
 
-    severity: Severity
+    severity: str
     about: str
     what: str
     advice: str
@@ -84,45 +77,33 @@ class Report(Struct, frozen=True):
     series: Section
     requests: Section
     findings: Sequence[Finding]
-    verdict: Verdict
+    verdict: str
 
 
-class RecordingApi(Api):
-    """Keeps account groups and unfiltered sessions."""
+class RecordedSessions(SessionsSource):
+    """Sessions, with what the last poll read, and what of it was accepted."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.groups: list[AccountGroup] = []
-        self.batches: dict[str, Batch] = {}
+    read = accepted = Batch(([], []), Counter())
 
-    async def account_groups(self, deadline: asyncio.Timeout) -> list[AccountGroup]:
-        """See `Api`."""
-        self.groups = await super().account_groups(deadline)
-        return self.groups
-
-    async def read(
-        self, listings: Sequence[Listing[R]], aid: str, deadline: asyncio.Timeout, **options: Any
-    ) -> tuple[Sequence[list[R]], Rejected]:
-        """See `Api`."""
-        records, rejected = await super().read(listings, aid, deadline, **options)
-        if listings is SessionsSource.listings[self.version]:
-            self.batches[aid] = Batch(cast("Sequence[list[Row]]", records), Counter(rejected))
-        return records, rejected
+    def accept(self, batch: Batch, latest: float) -> Batch:
+        """See `RoundSource.accept`."""
+        self.read, self.accepted = batch, super().accept(batch, latest)
+        return self.accepted
 
 
-async def check(loaded: Loaded, *, progress: Callable[[str], None], all_settings: bool) -> Report:
-    """Poll every account group once and report.
+async def check(loaded: Loaded, progress: Callable[[str], None] = lambda _: None) -> Report:
+    """Poll every account group once and report; `progress` is told what is being queried.
 
     Raises:
         SettingsError: A file that the settings name is invalid; nothing was queried.
     """
-    config_file = loaded.settings.web.config_file
-    if config_file:
+    if config_file := loaded.settings.web.config_file:
         Authenticator(config_file, Clock())
-    exporter = Exporter(loaded.settings, api_type=RecordingApi)
+    exporter = Exporter(loaded.settings)
+    (_, config), *others = exporter.sources
+    exporter.sources = [(RecordedSessions, config), *others]
     pages: dict[str, list[int]] = {source.name: [] for source, _ in exporter.sources}
     try:
-        progress("Querying account groups")
         await exporter.manager.update()
         for aid, group in exporter.manager.groups.items():
             progress(f"Querying account group {aid}")
@@ -131,7 +112,7 @@ async def check(loaded: Loaded, *, progress: Callable[[str], None], all_settings
                 await poller.poll()
                 pages[poller.source.name].append(_pages(exporter) - before)
         await exporter.publisher.publish()
-        return _Reporter(loaded, exporter).report(pages, all_settings=all_settings)
+        return _Reporter(loaded, exporter).report(pages)
     finally:
         await exporter.close()
 
@@ -148,26 +129,21 @@ class _Reporter:
     def __init__(self, loaded: Loaded, exporter: Exporter) -> None:
         self._loaded, self._settings = loaded, loaded.settings
         self._exporter = exporter
-        self._api = cast("RecordingApi", exporter.api)
-        self._visible = [group.aid for group in self._api.groups]
+        self._visible = [group.aid for group in exporter.manager.listed]
         self._findings: list[Finding] = []
 
-    def report(self, pages: Mapping[str, Sequence[int]], *, all_settings: bool) -> Report:
+    def report(self, pages: Mapping[str, Sequence[int]]) -> Report:
         """Return the report; `pages` has the pages read by each poll, by source."""
         for warning in self._loaded.warnings:
             what, _, advice = warning.partition("; ")
             self._find("warning", "settings", what, advice)
-        settings = [
-            {"name": name, "value": value, "source": source}
-            for name, value, source in self._loaded.shown()
-            if all_settings or source != "default"
-        ]
+        keys = ("name", "value", "source")
+        settings = [dict(zip(keys, each, strict=True)) for each in self._loaded.shown()]
         api = self._api_section()
         groups = [self._group_section(each) for each in self._exporter.manager.groups.values()]
         series, requests = self._series_section(), self._requests_section(pages)
-        severities = list(STYLES)
-        self._findings.sort(key=lambda each: severities.index(each.severity))
-        verdict: Verdict = "good"
+        self._findings.sort(key=lambda each: [*STYLES].index(each.severity))
+        verdict = "good"
         if not groups or any(group["failure"] for group in groups):
             verdict = "failed"
         elif not any(group["joined"] + group["user_only"] for group in groups):
@@ -178,7 +154,7 @@ class _Reporter:
             verdict = "warnings"
         return Report(__version__, settings, api, groups, series, requests, self._findings, verdict)
 
-    def _find(self, severity: Severity, about: str, what: str, advice: str) -> None:
+    def _find(self, severity: str, about: str, what: str, advice: str) -> None:
         self._findings.append(Finding(severity, about, what, advice))
 
     def _api_section(self) -> Section:
@@ -201,13 +177,12 @@ class _Reporter:
         aid = polled.group.aid
         sessions, agents = polled.pollers[:2]
         about = f"account group {aid}" if aid else "the token's own account group"
-        batch = self._api.batches.get(aid, Batch(([], []), Counter()))
-        latest = self._exporter.client.api_clock.now()
-        source = cast("SessionsSource", sessions.source)
-        rejected = Counter[str](source.accept(batch, latest).rejected)
+        source = cast("RecordedSessions", sessions.source)
+        read = source.read.listings
+        keys = [user.key for user in read[0]]
+        rejected = Counter(source.accepted.rejected)
         filtered = rejected.pop("filtered", 0)
-        result = source.result
-        users = [user for user, _ in result.rows]
+        users = [user for user, _ in source.result.rows]
         delays = [user.commit_delay for user in users if user.commit_delay >= 0]
         median, p95 = np.quantile(delays, [0.5, 0.95]).tolist() if delays else (None, None)
         newest = max((user.round for user in users), default=None)
@@ -215,19 +190,19 @@ class _Reporter:
             "aid": aid,
             "name": polled.group.name,
             "failure": str(sessions.failure or ""),
-            "permissions": dict(_permissions(batch, sessions, agents)),
+            "permissions": dict(_permissions([site for _, site, _ in keys], sessions, agents)),
             **{
                 each.source.name: None if each.failure else each.source.result.records
                 for each in polled.pollers[1:]
             },
-            "user_sessions": len(batch.listings[0]),
-            "network_sessions": len(batch.listings[1]),
+            "user_sessions": len(read[0]),
+            "network_sessions": len(read[1]),
             "rejected": rejected,
             "filtered": filtered,
             "joined": 0,
             "user_only": 0,
             "network_only": 0,
-            **result.counts,
+            **source.result.counts,
             "newest_round": newest and datetime.fromtimestamp(newest, UTC),
             "commit_delay_median_seconds": median,
             "commit_delay_p95_seconds": p95,
@@ -239,7 +214,7 @@ class _Reporter:
                 advice = f"correct api.account_groups: the token has access to {visible}"
             self._find("error", about, str(failure), advice)
         elif not users and (filtered or not rejected):
-            self._find("warning", about, *self._why_no_data(section, batch))
+            self._find("warning", about, *self._why_no_data(section, keys))
         elif users and section["joined"] < MIN_JOIN_RATIO * len(users):
             share = _percent(section["joined"], len(users))
             what = f"only {share} of user sessions have a network session"
@@ -254,9 +229,8 @@ class _Reporter:
                 advice = "grant it to the role of the token's user"
                 self._find("warning", about, f"missing permission: {permission}", advice)
         if rejected:
-            total = len(batch.listings[0]) + len(batch.listings[1]) + batch.rejected.total()
-            lost = rejected.total()
-            severity: Severity = "warning" if lost > MAX_REJECTED_RATIO * total else "note"
+            total, lost = sum(map(len, read)) + source.read.rejected.total(), rejected.total()
+            severity = "warning" if lost > MAX_REJECTED_RATIO * total else "note"
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
             what = f"{lost:,} of {total:,} records were rejected: {reasons}"
             advice = "check api.version; if it is correct, please report it with these reasons"
@@ -267,19 +241,14 @@ class _Reporter:
             self._find("warning", about, what, advice)
         return section
 
-    def _why_no_data(self, section: Section, batch: Batch) -> tuple[str, str]:
-        """Return why no user session of an account group is published, and what to do."""
+    def _why_no_data(self, section: Section, keys: Sequence[Key]) -> tuple[str, str]:
+        """Return why none of the user sessions with these keys is published, and what to do."""
         if section["filtered"]:
-            agents, sites, protocols = zip(*(user.key for user in batch.listings[0]), strict=True)
-            values = {
-                "sites": Counter(map(normalize_host, sites)),
-                "agents": Counter(agents),
-                "protocols": Counter(protocols),
-            }
-            frequent = (
-                f"{name} such as {_format([value for value, _ in counter.most_common(3)])}"
-                for name, counter in values.items()
-            )
+            values = (Counter(map(normalize_host, each)) for each in zip(*keys, strict=True))
+            frequent = [
+                f"{label}s such as {_format([value for value, _ in counter.most_common(3)])}"
+                for label, counter in zip(SERIES.labels, values, strict=True)
+            ]
             what = f"the filters dropped all {section['filtered']:,} sessions"
             return what, f"patterns must match the whole value; there are {'; '.join(frequent)}"
         if search := self._settings.filter.search:
@@ -363,37 +332,35 @@ class _Reporter:
         }
 
 
-def _agents(poller: Poller) -> Sequence[Agent]:
-    return cast("AgentsSource", poller.source).result.agents
-
-
 def _permissions(
-    batch: Batch, sessions: Poller, agents: Poller
-) -> Iterator[tuple[str, Permission]]:
+    sites: Sequence[str], sessions: Poller, agents: Poller
+) -> Iterator[tuple[str, str]]:
     """Infer permissions from what was refused, and from names replaced by numbers."""
 
-    def granted(poller: Poller, *, proven: bool) -> Permission:
+    def granted(poller: Poller, *, proven: bool) -> str:
         if poller.failure and poller.failure.reason == "forbidden":
             return "missing"
         return "granted" if proven else "unknown"
 
-    def identified(names: Sequence[str]) -> Permission:
+    def identified(names: Sequence[str]) -> str:
         masked = all(name.isdigit() or not name for name in names)
         return "unknown" if not names else "missing" if masked else "granted"
 
-    yield VIEW_DATA, granted(sessions, proven=bool(batch.listings[0]))
-    yield IDENTIFY_PAGES, identified([user.key[1] for user in batch.listings[0]])
+    names = [agent.name for agent in cast("AgentsSource", agents.source).result.agents]
+    yield VIEW_DATA, granted(sessions, proven=bool(sites))
+    yield IDENTIFY_PAGES, identified(sites)
     yield VIEW_AGENTS, granted(agents, proven=not agents.failure)
-    yield IDENTIFY_AGENTS, identified([agent.name for agent in _agents(agents)])
+    yield IDENTIFY_AGENTS, identified(names)
 
 
 def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %"
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_report(report: Report, console: Console, *, all_settings: bool) -> None:
     """Print the sections of a report as tables; findings and the verdict come last."""
-    rows = [(each["name"], each["value"] or "-", each["source"]) for each in report.settings]
+    settings = [each for each in report.settings if all_settings or each["source"] != "default"]
+    rows = [(each["name"], each["value"] or "-", each["source"]) for each in settings]
     _print_table(console, "Settings", rows)
     _print_table(console, "API", _rows(report.api))
     for group in report.account_groups[:TOP]:
@@ -456,10 +423,10 @@ async def run_check(loaded: Loaded, *, json: bool, all_settings: bool) -> bool:
         SettingsError: A file that the settings name is invalid.
     """
     with Console(stderr=True).status("Querying the API") as status:  # only on a terminal
-        all_settings = all_settings or json
-        report = await check(loaded, progress=status.update, all_settings=all_settings)
+        report = await check(loaded, status.update)
     if json:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     else:
-        print_report(report, Console(highlight=False, markup=False, emoji=False))
+        console = Console(highlight=False, markup=False, emoji=False)
+        print_report(report, console, all_settings=all_settings)
     return report.verdict in ("good", "warnings")

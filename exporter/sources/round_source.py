@@ -113,8 +113,8 @@ class RoundSource(ABC):
                 )
             )
         if not any(batch.listings) and batch.rejected.total() >= MIN_INVALID_RECORDS:
-            message = f"all {batch.rejected.total():,} records are invalid"
-            raise PollError("schema", message)
+            count, reasons = batch.rejected.total(), ", ".join(batch.rejected)
+            raise PollError("schema", f"all {count:,} records are invalid: {reasons}")
         first = self._covered_until is None
         accepted, new = await self._compute(lambda: self._ingest(batch, end))
         self._covered_until = end

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import structlog
 from aiohttp import web
@@ -18,7 +18,7 @@ from exporter.web.auth import Authenticator
 MAX_CONNECTIONS = 512
 """Maximum number of connections; one with TLS needs 300 KiB."""
 MAX_HANDSHAKES = 100
-"""Maximum number of concurrent TLS handshakes."""
+"""Maximum number of concurrent TLS handshakes; asyncio allocates 256 KiB for each."""
 IDLE_TIMEOUT = 9.0
 """Seconds for a TLS handshake, for receiving a complete request, and between two requests."""
 STALL_TIMEOUT = 5.0
@@ -62,31 +62,22 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # turns it off
         )
         self._authenticator, self._open, self._handshakes = authenticator, open_, handshakes
-        self._handshake: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for a TLS handshake or a request."""
+        """Start the TLS handshake, or wait for a request."""
         self._socket = cast("asyncio.Transport", transport)
         self._timer = self._loop.call_later(IDLE_TIMEOUT, self.abort)
         self._open.enter(self)
-        self._tls = self._authenticator and self._authenticator.config().tls
-        if not self._tls:
+        tls = self._authenticator and self._authenticator.config().tls
+        if tls:
+            self._handshake = self._loop.create_task(self._shake_hands(tls))
+        else:
             self._begin(self._socket)
 
-    def data_received(self, data: bytes) -> None:
-        """Start the TLS handshake, or parse a request."""
-        self.touch()
-        if self._tls and not self._handshake:
-            self._socket.pause_reading()
-            self._handshake = self._loop.create_task(self._shake_hands(self._tls, data))
-        else:
-            super().data_received(data)
-
-    async def _shake_hands(self, tls: ssl.SSLContext, hello: bytes) -> None:
+    async def _shake_hands(self, tls: ssl.SSLContext) -> None:
         if self._socket.is_closing():
             return
-        self._handshakes.enter(self)  # not earlier: asyncio allocates 256 KiB for each
-        self._loop.call_soon(self._loop.call_soon, self._feed, hello)  # once start_tls is waiting
+        self._handshakes.enter(self)
         transport = None
         with suppress(OSError):  # also ssl.SSLError
             transport = await self._loop.start_tls(
@@ -98,11 +89,10 @@ class Connection(web.RequestHandler):
         else:
             self.abort()
 
-    def _feed(self, hello: bytes) -> None:
-        protocol: Any = self._socket.get_protocol()
-        if protocol:  # the client is still connected
-            protocol.get_buffer(len(hello))[: len(hello)] = hello
-            protocol.buffer_updated(len(hello))
+    def data_received(self, data: bytes) -> None:
+        """Parse a request."""
+        self.touch()
+        super().data_received(data)
 
     def _begin(self, transport: asyncio.Transport) -> None:
         self._timer.cancel()

@@ -43,7 +43,7 @@ async def simulated(*flags: str, fault: str = "", ahead: float = 0.0) -> AsyncIt
 
 async def report(flags: str = "", **options: Any) -> Report:
     async with simulated(*flags.split(), **options) as loaded:
-        return await check(loaded, progress=lambda _: None, all_settings=False)
+        return await check(loaded)
 
 
 def findings(report: Report) -> str:
@@ -199,4 +199,4 @@ def test_an_invalid_web_config_file_is_reported_before_any_query(tmp_path: Path)
     path.write_text("basic_auth_users: 7\n")
     loaded = load([f"--web.config-file={path}", "--api.token=x"], {})
     with pytest.raises(SettingsError):
-        asyncio.run(check(loaded, progress=pytest.fail, all_settings=False))
+        asyncio.run(check(loaded, pytest.fail))
