@@ -180,7 +180,7 @@ async def requests(agents: int) -> list[Measure]:
             sessions = list(world.sessions(aid, first, now, now))
             records = {
                 "sessions": [sum(s.listed for s in sessions), sum(s.measured for s in sessions)],
-                "agents": [len(world.agents_of(aid, now))],
+                "agents": [len(world.agents_of(aid))],
                 "local_networks": [len(list(world.probes(aid, first, now, now)))],
             }[source.name]
             polls = 3600 / source.interval

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import structlog
 from structlog.processors import JSONRenderer, LogfmtRenderer, format_exc_info
@@ -29,10 +29,11 @@ def configure(
     `monotonic` is the clock of repetitions, in seconds.
     """
     renderer = JSONRenderer() if format_ == "json" else LogfmtRenderer(bool_as_flag=False)
-    handler = _Handler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_Deduplicator(monotonic))
     handler.setFormatter(ProcessorFormatter(processors=[format_exc_info, _arrange, renderer]))
     root_level = "ERROR" if level == "error" else "WARNING"
+    logging.raiseExceptions = False  # standard error may be closed
     logging.basicConfig(handlers=[handler], level=root_level, force=True)
     logging.getLogger("exporter").setLevel(level.upper())
     structlog.configure(
@@ -40,11 +41,6 @@ def configure(
         logger_factory=LoggerFactory(),
         wrapper_class=BoundLogger,
     )
-
-
-class _Handler(logging.StreamHandler[TextIO]):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Ignore that standard error is closed."""
 
 
 class _Deduplicator:

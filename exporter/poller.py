@@ -4,15 +4,14 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from exporter.clock import ApiClock
-from exporter.errors import HINTS, PollError, Reason
+from exporter.errors import HINTS, PollError
 from exporter.metrics.self_metrics import SelfMetrics
-from exporter.sources.results import Result
+from exporter.sources.results import PollRecord, Result
 from exporter.sources.source import Source
 
 log = structlog.get_logger()
@@ -29,17 +28,6 @@ class Publisher(Protocol):
 
     def update(self, aid: str, source: str, result: Result) -> None:
         """Publish a new result of one source of an account group."""
-
-
-@dataclass(frozen=True, slots=True)
-class PollRecord:
-    """One finished poll."""
-
-    seconds: float
-    reason: Reason | None
-    """Why it failed; `None` if it was complete."""
-    time: float
-    """When it ended, Unix seconds on the API's clock."""
 
 
 class Poller:

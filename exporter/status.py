@@ -83,7 +83,7 @@ def _source(poller: Poller, offset: float) -> SourceView:
     return SourceView(
         source=poller.source.name,
         interval=poller.source.interval,
-        polls=[web.PollView(each.seconds, each.reason, each.time) for each in poller.recent],
+        polls=list(poller.recent),
         next_poll=poller.next_poll + offset,
         last_success=poller.last_success,
         records=result.records,

@@ -6,6 +6,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from itertools import dropwhile, islice
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
@@ -14,18 +15,16 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
-from exporter.simulator.world import DAY, HOUR, PROBE_ROUND_SECONDS, ROUND_SECONDS, Agent, World
+from exporter.simulator.world import DAY, HOUR, Agent, World
 
 T = TypeVar("T")
 Payload = dict[str, Any]
 Filters = Mapping[str, list[str]]
 
 RETENTION = 30 * DAY
-UNITS = {"": 1, "s": 1, "m": 60, "h": HOUR, "d": DAY, "w": 7 * DAY}
 JSON, PROBLEM_JSON = "application/json", "application/problem+json"
 NAMES = ("startDate", "endDate", "cursor"), ("from", "to", "pageId")
 """Names of the parameters of listings, of v7 and v6."""
-TITLES = {400: "Bad Request", 403: "Forbidden", 429: "Too Many Requests"}
 
 
 @dataclass(slots=True)
@@ -58,13 +57,11 @@ class Position(NamedTuple):
     """Content of a cursor: a time range, and the date and id of the first session of the page.
 
     `now` is the time of the first request: sessions that are committed later do not shift pages.
-    `explicit` is whether that request specified the range.
     """
 
     start: float
     end: float
     now: float
-    explicit: bool
     page: int = 1
     date: int = 0
     id: str = ""
@@ -81,29 +78,23 @@ def account_group(request: ApiRequest, world: World) -> int:
 
 
 class Listing(NamedTuple):
-    """A listing of records in rounds of `seconds`; `records` is a method of `World`."""
+    """A listing of records; `records` is a method of `World`."""
 
     records: Callable[[World, int, float, float, float], Iterator[Any]]
     accepts: Callable[[Any], bool]
     filters: Mapping[str, Callable[[Any], str | None]]
-    seconds: int = ROUND_SECONDS
     max_seconds: float = math.inf
 
 
 def page_of(
-    listing: Listing, request: ApiRequest, world: World, filters: Filters, seconds: int = 0
+    listing: Listing, request: ApiRequest, world: World, filters: Filters
 ) -> tuple[Position, list[Any], URL | None]:
-    """Return a page's position, its records, and the link to the next page.
-
-    The default of the time range is the last `seconds`, or the last complete round if 0.
-    """
+    """Return a page's position, its records, and the link to the next page."""
     if unknown := filters.keys() - listing.filters.keys():
         raise ValueError(f"Unrecognized field {min(unknown)!r} in searchFilters")
     names = NAMES[request.is_v6]
     cursor = request.params.get(names[2])
-    end = request.time if seconds else request.time // listing.seconds * listing.seconds - 1
-    default = end - seconds if seconds else end - listing.seconds + 1, end
-    position = from_cursor(cursor, Position) if cursor else _range(request, names, default)
+    position = from_cursor(cursor, Position) if cursor else _range(request, *names[:2])
     if position.end - position.start > listing.max_seconds:
         raise ValueError(f"The time range is longer than {listing.max_seconds / HOUR:g} hours")
     request.cursor = names[2], to_cursor(position)
@@ -120,27 +111,18 @@ def page_of(
         return position, page, None
     beyond = page.pop()
     following = position._replace(page=position.page + 1, date=beyond.date, id=beyond.id)
-    url = request.url.without_query_params("window", *names)
+    url = request.url.without_query_params(*names)
     return position, page, url.update_query({names[2]: to_cursor(following)})
 
 
-def _range(request: ApiRequest, names: tuple[str, ...], default: tuple[float, float]) -> Position:
-    """Return the first page of the time range of a request."""
-    now = request.time
-    start, end, window = map(request.params.get, (*names[:2], "window"))
-    if window and (start or end):
-        raise ValueError(f"window cannot be combined with {names[0]} and {names[1]}")
-    if end and not start:
-        raise ValueError(f"{names[1]} requires {names[0]}")
-    first, last = default
-    if window:
-        unit = window.lstrip("0123456789")
-        if unit not in UNITS:
-            raise ValueError(f"Invalid window: {window!r}")
-        first, last = now - int(window.removesuffix(unit)) * UNITS[unit], now
-    elif start:
-        first, last = _timestamp(start), _timestamp(end) if end else now
-    return Position(max(first, now - RETENTION), last, now, explicit=bool(window or start))
+def _range(request: ApiRequest, first: str, last: str) -> Position:
+    """Return the first page of a time range, which must be explicit: defaults differ by listing."""
+    if first not in request.params:
+        raise ValueError(f"{first} is missing")
+    start, end = _timestamp(request.params[first]), request.time
+    if last in request.params:
+        end = _timestamp(request.params[last])
+    return Position(max(start, request.time - RETENTION), end, request.time)
 
 
 def _timestamp(text: str) -> float:
@@ -150,7 +132,7 @@ def _timestamp(text: str) -> float:
 
 def agent_page(request: ApiRequest, world: World) -> tuple[list[Agent], int, URL | None]:
     """Return a page of agents, their total number, and the link to the next page."""
-    listing = world.agents_of(account_group(request, world), request.time)
+    listing = world.agents_of(account_group(request, world))
     name = NAMES[request.is_v6][2]
     cursor = request.params.get(name, to_cursor(0))
     request.cursor = name, cursor
@@ -194,7 +176,7 @@ SESSION_FILTERS: dict[str, Callable[[Any], str | None]] = FILTERS | {
 PROBE_FILTERS = FILTERS | {"type": attrgetter("type")}
 USER_SESSIONS = Listing(World.sessions, attrgetter("listed"), SESSION_FILTERS)
 NETWORK_SESSIONS = Listing(World.sessions, attrgetter("measured"), SESSION_FILTERS)
-PROBES = Listing(World.probes, bool, PROBE_FILTERS, PROBE_ROUND_SECONDS, 12 * HOUR)
+PROBES = Listing(World.probes, bool, PROBE_FILTERS, 12 * HOUR)
 
 
 def without_none(record: Payload) -> Payload:
@@ -214,20 +196,11 @@ def json_response(payload: Payload, status: int = 200, content_type: str = JSON)
 
 
 def error_response(request: ApiRequest, status: int, detail: str) -> web.Response:
-    """Return an error in the format that the API uses for the version and the status."""
+    """Return an error in the format of the API version."""
     if status == 404:
-        return web.Response(status=404, headers={"Content-Type": ""})
-    if status == 401 and request.headers.get("Authorization"):
-        error: Payload = {"error": "invalid_token", "error_description": "Invalid access token"}
-    elif status == 401:
-        error = {"errorMessage": "401 Not Authorized\nPlease ensure your credentials are correct."}
-    elif status in TITLES and request.is_v6:
-        error = {"errorMessage": detail}
-    elif status in TITLES:
-        problem: Payload = {"type": "about:blank", "title": TITLES[status], "status": status}
-        problem |= {"detail": detail, "instance": request.path}
-        return json_response(problem, status, PROBLEM_JSON)
-    else:
-        error = {"timestamp": iso_date(request.time), "status": status, "error": detail}
-        error |= {"message": detail, "path": request.path}
-    return json_response(error, status)
+        return web.Response(status=404)
+    if request.is_v6 or status == 401:
+        return json_response({"errorMessage": detail}, status)
+    problem: Payload = {"type": "about:blank", "title": HTTPStatus(status).phrase}
+    problem |= {"status": status, "detail": detail, "instance": request.path}
+    return json_response(problem, status, PROBLEM_JSON)

@@ -16,10 +16,11 @@ from zlib import crc32
 
 from aiohttp import web
 
-from exporter.simulator.api import UNITS, ApiRequest, Payload, error_response
+from exporter.simulator.api import ApiRequest, Payload, error_response
 from exporter.simulator.world import DAY, HOUR
 
 RATE_LIMIT_HEADERS = [f"X-Organization-Rate-Limit-{x}" for x in ("Limit", "Remaining", "Reset")]
+UNITS = {"s": 1, "m": 60, "h": HOUR, "d": DAY}
 LISTINGS = {"results", "userSessions", "networkSessions", "agents", "endpointAgents"}
 
 

@@ -16,9 +16,8 @@ from aiohttp.typedefs import Handler
 from exporter.simulator import v6, v7
 from exporter.simulator.api import ApiRequest, Endpoint, error_response, json_response
 from exporter.simulator.faults import RATE_LIMIT_HEADERS, Fault
-from exporter.simulator.world import HOUR, World
+from exporter.simulator.world import World
 
-MAX_UNAUTHORIZED = 120  # in an hour; then the API blocks the address
 RECORD = web.RequestKey("record", ApiRequest)
 ACTIVE_FAULTS = web.RequestKey("active_faults", list[Fault])
 
@@ -27,7 +26,7 @@ class Simulator:
     """The simulated API.
 
     `world`, `page_size`, `clock`, `rate_limit` and `faults` may be replaced while it runs.
-    `requests` has the last requests, `counts` the number of requests by path and status.
+    `requests` has the last requests.
     """
 
     def __init__(
@@ -47,11 +46,9 @@ class Simulator:
         self.rate_limit = rate_limit
         self.faults = tuple(faults)
         self.requests: deque[ApiRequest] = deque(maxlen=10_000)
-        self.counts: Counter[tuple[str, int]] = Counter()
         self._bearer = f"Bearer {token}"
         self._basic = f"Basic {b64encode(f'{email}:{token}'.encode()).decode()}"
         self._used: Counter[int] = Counter()  # requests by minute of the clock
-        self._unauthorized: deque[float] = deque(maxlen=MAX_UNAUTHORIZED)
         self._numbers = itertools.count()
         self._started = clock()
         self._runner: web.AppRunner | None = None
@@ -113,10 +110,7 @@ class Simulator:
         )
 
     def _authorize(self, request: ApiRequest) -> None:
-        """Reject blocked addresses, wrong credentials, and requests above the rate limit."""
-        times = self._unauthorized
-        if len(times) == MAX_UNAUTHORIZED and times[0] > request.time - HOUR:
-            raise web.HTTPTooManyRequests(text="Too many unauthorized requests from this address")
+        """Reject wrong credentials, and requests above the rate limit."""
         credentials = request.headers.get("Authorization", "")
         if credentials != self._bearer and not (request.is_v6 and credentials == self._basic):
             raise web.HTTPUnauthorized
@@ -144,9 +138,6 @@ class Simulator:
         """Keep a request, and add the headers that all responses have."""
         request.status = response.status
         self.requests.append(request)
-        self.counts[request.path, response.status] += 1
-        if response.status == 401:
-            self._unauthorized.append(request.time)
         minute = int(request.time // 60)
         remaining = max(0, self.rate_limit - self._used[minute])
         rate_limit = map(str, (self.rate_limit, remaining, minute * 60 + 60))

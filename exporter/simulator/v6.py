@@ -32,7 +32,7 @@ BODY = dict[Literal["searchFilters"], list[Filter]]
 
 
 def sessions(request: ApiRequest, world: World, *, network: bool) -> Payload:
-    """Return a page of user sessions or network sessions, by default of the last round."""
+    """Return a page of user sessions or network sessions."""
     body = decode(request.body or b"{}", type=BODY)
     filters = {each.key: each.values for each in body.get("searchFilters", [])}
     for key in filters.keys() & CASE_INSENSITIVE:
@@ -41,12 +41,10 @@ def sessions(request: ApiRequest, world: World, *, network: bool) -> Payload:
     position, page, next_link = api.page_of(listing, request, world, filters)
     start, end = (_date(api.iso_date(when)) for when in (position.start, position.end))
     time_range = {"from": start, "to": end}
-    payload: Payload = {**time_range} if position.explicit else {}
-    payload[name] = [convert(session) for session in page]
-    payload["pages"] = {"current": position.page}
-    if next_link:  # it has a fixed range instead of a window
-        payload["pages"]["next"] = str(next_link.update_query(time_range))
-    return payload
+    pages: Payload = {"current": position.page}
+    if next_link:
+        pages["next"] = str(next_link.update_query(time_range))
+    return {**time_range, name: [convert(session) for session in page], "pages": pages}
 
 
 def user_session(session: Session) -> Payload:

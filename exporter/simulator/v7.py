@@ -18,17 +18,14 @@ PORTS = {"dns": 53, "vpn": 443, "proxy": 8080}
 BODY = dict[Literal["searchFilters"], dict[str, list[str]]]
 
 
-def results(
-    listing: api.Listing, convert: Convert, seconds: int, request: ApiRequest, world: World
-) -> Payload:
-    """Return a page of test results, by default of the last `seconds`, or the last round if 0."""
+def results(listing: api.Listing, convert: Convert, request: ApiRequest, world: World) -> Payload:
+    """Return a page of test results."""
     if request.body and not request.headers.get("Content-Type", "").startswith(api.JSON):
         raise web.HTTPUnsupportedMediaType
     filters = decode(request.body or b"{}", type=BODY).get("searchFilters", {})
-    position, page, next_link = api.page_of(listing, request, world, filters, seconds)
+    position, page, next_link = api.page_of(listing, request, world, filters)
     payload: Payload = {"results": [convert(record) for record in page], "_links": {}}
-    if position.explicit:
-        payload |= {"startDate": iso_date(position.start), "endDate": iso_date(position.end)}
+    payload |= {"startDate": iso_date(position.start), "endDate": iso_date(position.end)}
     if next_link:
         payload["_links"]["next"] = {"href": str(next_link)}
     return payload
@@ -222,9 +219,9 @@ def account_groups(request: ApiRequest, world: World) -> Payload:
 
 HAL_JSON = "application/hal+json;charset=UTF-8"
 TESTS = "/v7/endpoint/test-results"
-USERS = partial(results, api.USER_SESSIONS, user_session, 3600)
-NETWORKS = partial(results, api.NETWORK_SESSIONS, network_session, 0)
-PROBES = partial(results, api.PROBES, local_network, 0)
+USERS = partial(results, api.USER_SESSIONS, user_session)
+NETWORKS = partial(results, api.NETWORK_SESSIONS, network_session)
+PROBES = partial(results, api.PROBES, local_network)
 ROUTES: tuple[tuple[str, str, api.Endpoint, str], ...] = (
     ("POST", f"{TESTS}/real-user-tests/filter", USERS, api.JSON),
     ("POST", f"{TESTS}/real-user-tests/networks/filter", NETWORKS, api.JSON),

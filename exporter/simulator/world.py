@@ -25,7 +25,6 @@ from msgspec import Struct, structs
 HOUR = 3600
 DAY = 24 * HOUR
 ROUND_SECONDS = 60
-SESSION_SECONDS = 120  # in which the number of pages of a session grows
 MAX_COMMIT_DELAY = 240  # seconds from a session to its commit
 FIRST_DEGRADED_SECONDS, DEGRADED_SECONDS = 2400, 1200  # of the first hour, of each later one
 BUSY_SECONDS = 600  # agents are busy or idle for this long: sessions come in bursts
@@ -274,13 +273,6 @@ class Session(Struct, frozen=True, gc=False):
     listed: bool = True
     measured: bool = True
 
-    def at(self, now: float) -> "Session":
-        """Return the session as known at Unix time `now`: its number of pages grows at first."""
-        age = max(0.0, now - self.date)
-        if self.pages == 1 or age >= SESSION_SECONDS:
-            return self
-        return structs.replace(self, pages=1 + int((self.pages - 1) * age / SESSION_SECONDS))
-
 
 class Probe(Struct, frozen=True, gc=False):
     """Pings to a gateway, DNS server, VPN gateway or proxy; `id` increases with `date`."""
@@ -316,8 +308,6 @@ class World:
         degraded_at: int = 1200,
         problems: Collection[str] = DEFAULT_PROBLEMS,
     ) -> None:
-        if min(agents, sites, account_groups) < 1:
-            raise ValueError("agents, sites and account_groups must be at least 1")
         if unknown := {*problems} - PROBLEMS.keys():
             raise ValueError(f"unknown problems: {', '.join(unknown)}")
         self.seed = seed
@@ -331,9 +321,9 @@ class World:
         degraded = {1: degraded_at} if "degraded_site" in problems else {}
         self.sites = [Site(rng, n, degraded.get(n)) for n in range(sites)]
 
-    def agents_of(self, aid: int, now: float = math.inf) -> list[Agent]:
-        """Return the agents of an account group that exist at Unix time `now`."""
-        return [a for a in self.agents[aid - 1001 :: len(self.groups)] if a.created_at <= now]
+    def agents_of(self, aid: int) -> list[Agent]:
+        """Return the agents of an account group."""
+        return self.agents[aid - 1001 :: len(self.groups)]
 
     def sessions(self, aid: int, start: float, end: float, now: float) -> Iterator[Session]:
         """Yield the sessions of an account group from `start` to `end`, inclusive, by date.
@@ -346,7 +336,7 @@ class World:
             if round_id < start or end < round_id + ROUND_SECONDS:
                 sessions = tuple(s for s in sessions if start <= s.date <= end)
             if now < round_id + ROUND_SECONDS + MAX_COMMIT_DELAY:
-                sessions = tuple(s.at(now) for s in sessions if s.committed <= now)
+                sessions = tuple(s for s in sessions if s.committed <= now)
             yield from sessions
 
     @lru_cache(CACHED_ROUNDS)  # noqa: B019  at most so many rounds keep their worlds alive

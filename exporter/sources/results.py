@@ -1,11 +1,23 @@
-"""What a source publishes for one account group; immutable, computed anew after every change."""
+"""What a poll leaves: a record of it, and what its source publishes; immutable."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from exporter.errors import Reason
 from exporter.metrics.families import SeriesTable
 from exporter.sources.rows import Joined
 from exporter.sources.site_histograms import SiteKey, SiteMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class PollRecord:
+    """One finished poll."""
+
+    seconds: float
+    reason: Reason | None
+    """Why it failed; `None` if it was complete."""
+    time: float
+    """When it ended, Unix seconds on the API's clock."""
 
 
 @dataclass(frozen=True, slots=True)

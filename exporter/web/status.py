@@ -14,8 +14,9 @@ import jinja2
 import numpy as np
 
 from exporter import NAME, __version__
-from exporter.errors import HINTS, PollError, Reason
+from exporter.errors import HINTS, PollError
 from exporter.inventory import AccountGroup
+from exporter.sources.results import PollRecord
 
 DOCS = "https://github.com/thousandeyes-exporter/thousandeyes-exporter"
 FIRST_SITES = 20
@@ -46,21 +47,13 @@ QUANTITIES = {
 """By short name of the metric; the first one orders the sites."""
 
 
-class PollView(NamedTuple):
-    """One finished poll: duration, why it failed (`None` if it was complete), and when it ended."""
-
-    seconds: float
-    reason: Reason | None
-    time: float
-
-
 @dataclass(frozen=True, slots=True)
 class SourceView:
     """One source of an account group."""
 
     source: str
     interval: float
-    polls: Sequence[PollView]
+    polls: Sequence[PollRecord]
     """The newest last."""
     next_poll: float
     last_success: float | None

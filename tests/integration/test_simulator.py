@@ -21,11 +21,14 @@ from exporter.simulator.api import SESSION_FILTERS as FILTERS
 
 NOW = 1_795_012_350
 """2026-11-18 14:32:30 UTC, a Wednesday."""
-LAST_ROUND = NOW // 60 * 60 - 60
-V7 = "/v7/endpoint/test-results/real-user-tests/filter"
-V7_NETWORKS = "/v7/endpoint/test-results/real-user-tests/networks/filter"
-V7_LOCAL = "/v7/endpoint/test-results/local-networks/topologies/filter"
-V6, V6_NETWORKS = "/v6/endpoint-data/user-sessions.json", "/v6/endpoint-data/user-sessions/network"
+USERS = "/v7/endpoint/test-results/real-user-tests/filter"
+NETWORKS = "/v7/endpoint/test-results/real-user-tests/networks/filter"
+PROBES = "/v7/endpoint/test-results/local-networks/topologies/filter"
+START, END = "2026-11-18T14:17:30", "2026-11-18T14:32:30"
+V7, V7_NETWORKS, V7_PROBES = (
+    f"{each}?startDate={START}Z&endDate={END}Z" for each in (USERS, NETWORKS, PROBES)
+)
+V6 = f"/v6/endpoint-data/user-sessions.json?from={START}&to={END}"
 V7_AGENTS, V6_AGENTS = "/v7/endpoint/agents", "/v6/endpoint-agents.json"
 V7_GROUPS, V6_GROUPS = "/v7/account-groups", "/v6/account-groups.json"
 BEARER, BASIC = "Bearer demo", f"Basic {b64encode(b'demo@example.com:demo').decode()}"
@@ -78,23 +81,14 @@ async def client() -> AsyncIterator[Client]:
 
 
 async def test_time_ranges(client: Client) -> None:
-    assert len({record["roundId"] for record in await client.records(V7)}) >= 60
-    for path in (V7_NETWORKS, V6, V6_NETWORKS):
-        assert {record["roundId"] for record in await client.records(path)} == {LAST_ROUND}
     sessions = client.world.sessions(1001, NOW - 60, NOW - 30, NOW)
     expected = [s.id for s in sessions if s.listed]
     for path, echoed in (
-        (f"{V7}?startDate=2026-11-18T14:31:30Z&endDate=2026-11-18T14:32:00Z", "startDate"),
-        (f"{V6}?from=2026-11-18T14:31:30&to=2026-11-18T14:32:00", "from"),
-        (f"{V6}?from=2026-11-18 14:31:30&to=2026-11-18 14:32:00", "from"),
+        (f"{USERS}?startDate=2026-11-18T14:31:30Z&endDate=2026-11-18T14:32:00Z", "startDate"),
+        ("/v6/endpoint-data/user-sessions?from=2026-11-18 14:31:30&to=2026-11-18T14:32:00", "from"),
     ):
         assert await client.ids(path) == expected
         assert (await client.send(path)).payload[echoed][10:].strip(" TZ") == "14:31:30"
-    assert (await client.send(V7)).payload.keys() == {"results", "_links"}
-    rounds = {record["roundId"] for record in await client.records(V7_LOCAL)}
-    assert rounds == {NOW // 300 * 300 - 300}
-    next_link = (await client.send(f"{V6}?window=15m")).payload["pages"]["next"]
-    assert ("window=" in next_link, "from=" in next_link) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -105,17 +99,17 @@ async def test_time_ranges(client: Client) -> None:
         (V7, None, "Bearer other", 401),
         (V6, None, BASIC, 200),
         (V6, None, "Basic ZGVtbzpkZW1v", 401),
-        (f"{V7}?window=15m&startDate=2026-11-18T14:00:00Z", None, BEARER, 400),
-        (f"{V7}?startDate=yesterday", None, BEARER, 400),
-        (f"{V7}?cursor=garbage", None, BEARER, 400),
-        (f"{V7}?aid=99", None, BEARER, 403),
-        (f"{V6}?aid=99", None, BEARER, 400),
+        (USERS, None, BEARER, 400),
+        (f"{USERS}?startDate=yesterday", None, BEARER, 400),
+        (f"{USERS}?cursor=garbage", None, BEARER, 400),
+        (f"{V7}&aid=99", None, BEARER, 403),
+        (f"{V6}&aid=99", None, BEARER, 400),
         (V7, {"searchFilters": {"color": ["red"]}}, BEARER, 400),
         (V7, {"searchFilters": [{"key": "domain", "values": ["example.com"]}]}, BEARER, 400),
         (V6, {"searchFilters": {"domain": ["example.com"]}}, BEARER, 400),
-        (f"{V7_LOCAL}?window=12h", None, BEARER, 200),
-        (f"{V7_LOCAL}?window=43201", None, BEARER, 400),
-        (V7_LOCAL, {"searchFilters": {"visitedSite": ["mail.example.com"]}}, BEARER, 400),
+        (f"{PROBES}?startDate=2026-11-18T02:32:30Z", None, BEARER, 200),
+        (f"{PROBES}?startDate=2026-11-18T02:32:29Z", None, BEARER, 400),
+        (V7_PROBES, {"searchFilters": {"visitedSite": ["mail.example.com"]}}, BEARER, 400),
         ("/v7/nothing", None, BEARER, 404),
         (V7_AGENTS, {"a": 1}, BEARER, 405),
     ],
@@ -123,11 +117,9 @@ async def test_time_ranges(client: Client) -> None:
 async def test_errors(client: Client, path: str, body: Any, token: str, status: int) -> None:
     response = await client.send(path, body, token)
     assert response.status == client.simulator.requests[-1].status == status
-    assert client.simulator.counts == {(path.partition("?")[0], status): 1}
-    if status in {401, 404}:
-        assert list(response.payload) in ([], ["errorMessage"], ["error", "error_description"])
-    elif status in {400, 403}:
-        assert response.payload.keys() >= ({"errorMessage"} if "v6" in path else {"title"})
+    if status in {400, 401, 403}:
+        simple = "v6" in path or status == 401
+        assert response.payload.keys() >= ({"errorMessage"} if simple else {"title"})
 
 
 @pytest.mark.parametrize("key", FILTERS)
@@ -137,14 +129,14 @@ async def test_filters(client: Client, key: str) -> None:
     sites = {s.site.host for s in sessions if s.site.address != "198.18.0.0"}
     filters = {"visitedSite": [*sites], key: [value, "other"]}
     expected = [s.id for s in sessions if all(FILTERS[k](s) in filters[k] for k in filters)]
-    assert await client.ids(f"{V7}?window=15m", filters) == expected
+    assert await client.ids(V7, filters) == expected
     listed = [{"key": key, "values": values} for key, values in filters.items()]
-    assert await client.ids(f"{V6}?window=15m", listed) == expected
+    assert await client.ids(V6, listed) == expected
 
 
 async def test_local_networks_by_type(client: Client) -> None:
     probes = [p for p in client.world.probes(1001, NOW - 900, NOW, NOW) if p.type in {"dns", "vpn"}]
-    found = await client.records(f"{V7_LOCAL}?window=15m", {"type": ["dns", "vpn"]})
+    found = await client.records(V7_PROBES, {"type": ["dns", "vpn"]})
     assert [(r["agentId"], r["type"]) for r in found] == [(p.agent.id, p.type) for p in probes]
 
 
@@ -160,22 +152,14 @@ async def test_profiles_of_agents_are_sent_on_request(client: Client) -> None:
         assert "networkInterfaceProfiles" not in (await client.records(path))[0]
 
 
-async def test_120_unauthorized_requests_in_an_hour_block_the_address(client: Client) -> None:
-    for _ in range(120):
-        assert (await client.send(V7, token="wrong")).status == 401
-    assert (await client.send(V7)).status == 429
-    client.now += 3601
-    assert (await client.send(V7)).status == 200
-
-
 async def test_headers_and_the_rate_limit_of_a_minute() -> None:
     async with running(World(account_groups=2), rate_limit=3) as client:
-        client.now = LAST_ROUND + 70
+        client.now = NOW - 20
         found = [await client.send(path) for path in (V7, V6, f"{V7_GROUPS}?aid=1002", V7)]
         assert [response.status for response in found] == [200, 200, 200, 429]
         for response, remaining in zip(found, "2100", strict=True):
             assert response.headers["X-Organization-Rate-Limit-Remaining"] == remaining
-            assert response.headers["X-Organization-Rate-Limit-Reset"] == str(LAST_ROUND + 120)
+            assert response.headers["X-Organization-Rate-Limit-Reset"] == str(NOW + 30)
             assert response.headers.getall("Date") == ["Wed, 18 Nov 2026 14:32:10 GMT"]
         assert found[0].headers["Content-Encoding"] == "gzip"
         assert found[2].headers["Content-Type"] == "application/hal+json;charset=UTF-8"

@@ -57,7 +57,8 @@ async def test_network_sessions(sdk: ApiClient) -> None:
     method = RealUserEndpointTestResultsApi(sdk).filter_real_user_tests_network_results_paginated
     filters = models.RealUserEndpointTestResultRequestFilter(platform=["mac"])
     body = models.RealUserEndpointTestResultsRequest(search_filters=filters)
-    found = await listing(method, window="15m", real_user_endpoint_test_results_request=body)
+    options = {"real_user_endpoint_test_results_request": body}
+    found = await listing(method, start_date=START, end_date=END, **options)
     expected = [s for s in SESSIONS if s.measured and s.agent.hardware["platform"] == "mac"]
     for theirs, ours in zip(found, expected, strict=True):
         assert theirs.id == ours.id

@@ -223,9 +223,8 @@ async def test_a_new_connection_replaces_the_one_that_is_idle_longest(
         busy = await stack.enter_async_context(connection(url, tls))
         busy[1].write(PLAIN)
         await busy[0].readuntil(b"\r\n\r\n")
-        idle = []
-        for _ in range(limit + 10):
-            idle.append(await stack.enter_async_context(connection(url)))
+        new = [stack.enter_async_context(connection(url)) for _ in range(limit + 10)]
+        idle = [await each for each in new]
         assert (await get(url, "/-/healthy", tls=tls)).status == 200
         assert await busy[0].read(1)
         await asyncio.gather(idle[0][0].read(), return_exceptions=True)

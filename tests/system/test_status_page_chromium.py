@@ -17,9 +17,9 @@ from web_server import FakeState, serve
 
 from exporter.errors import PollError
 from exporter.inventory import AccountGroup
+from exporter.sources.results import PollRecord
 from exporter.web.status import (
     QUANTITIES,
-    PollView,
     SiteView,
     SourceView,
     StatusView,
@@ -33,7 +33,9 @@ FLAGS = (
 )
 ODD = "<b>&\"'" + "W" * 200
 NOW = 1_795_012_350.0
-POLLS = [PollView(0.1 + n % 7, "auth" if n > 40 else None, NOW - 60 * (60 - n)) for n in range(60)]
+POLLS = [
+    PollRecord(0.1 + n % 7, "auth" if n > 40 else None, NOW - 60 * (60 - n)) for n in range(60)
+]
 JOINS = {"joined": 990, "user_only": 10, "network_only": 4}
 GOOD = SourceView("sessions", 60.0, POLLS[:40], NOW + 10, NOW - 30, 1000, joins=JOINS)
 FAILURE = PollError("auth", f"the API rejected the token {ODD}")

@@ -50,12 +50,6 @@ def test_records_appear_when_they_are_committed(listing: Callable[..., Iterable[
         assert known == {(r.id, r.date) for r in final if r.committed <= now}
 
 
-def test_pages_of_a_session_grow() -> None:
-    final = World(agents=100).round(1001, NOW // 60 * 60 - 120)
-    assert all(1 <= s.at(s.date + 60).pages <= s.pages for s in final)
-    assert all(s.at(s.date).pages == 1 and s.at(s.date + 120) == s for s in final)
-
-
 def symptoms(world: World) -> dict[str, float]:
     """Return what is worst in a morning, by the problem that it is a symptom of."""
     probes = list(world.probes(1001, MORNING, MORNING + 5400, NOW))

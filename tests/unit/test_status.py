@@ -23,11 +23,10 @@ from exporter.poller import Poller
 from exporter.render import GroupResult
 from exporter.settings import load
 from exporter.snapshot import Publication
-from exporter.sources.results import Result, SessionsResult
+from exporter.sources.results import PollRecord, Result, SessionsResult
 from exporter.web.status import (
     FIRST_SITES,
     QUANTITIES,
-    PollView,
     SiteView,
     SourceView,
     StatusView,
@@ -37,7 +36,7 @@ from exporter.web.status import (
 
 RULES = Path(__file__).parents[2] / "deploy/prometheus/thousandeyes.rules.yml"
 NOW = 1_795_012_350.0
-OK, FAILED = PollView(0.2, None, NOW - 12), PollView(0.1, "auth", NOW - 12)
+OK, FAILED = PollRecord(0.2, None, NOW - 12), PollRecord(0.1, "auth", NOW - 12)
 JOINS = {"joined": 990, "user_only": 10, "network_only": 4}
 SESSIONS = SourceView("sessions", 60.0, [OK] * 3, NOW + 48, NOW - 12, 1000, joins=JOINS)
 NETWORKS = SourceView("local_networks", 300.0, [OK], NOW + 240, NOW - 60, 7)
@@ -69,7 +68,7 @@ def sessions(**changes: Any) -> str:
     return sources(replace(SESSIONS, **changes))
 
 
-def failed(*polls: PollView, **changes: Any) -> str:
+def failed(*polls: PollRecord, **changes: Any) -> str:
     return sessions(polls=polls, failure=PollError("auth", "rejected"), **changes)
 
 
@@ -109,7 +108,7 @@ CASES = [
     (group("", "Example"), "Documentation Example Sessions"),
     (group("", ""), "Documentation The token's own account group Sessions"),
     (sessions(), "of the last 3, the longest took 0.20 s and none failed."),
-    (sessions(polls=[PollView(2.0, None, NOW)]), "The last poll took 2.00 s. 2 s 1 s 0 s"),
+    (sessions(polls=[PollRecord(2.0, None, NOW)]), "The last poll took 2.00 s. 2 s 1 s 0 s"),
     (text_of(), f"{LIMITS} 226 of 240 Series 16,000 of 500,000"),
     (text_of(remaining=None), f"{LIMITS} {DASH} Series"),
     (text_of(series_dropped=120), "120 series are folded into __other__."),
@@ -156,7 +155,9 @@ def test_all_sites_are_shown_and_the_worst_ones_first() -> None:
 
 
 def test_a_chart_places_polls_by_time_and_marks_failed_ones() -> None:
-    polls = [PollView(n, "timeout" if n % 7 == 0 else None, NOW - n * 60) for n in range(70, 0, -1)]
+    polls = [
+        PollRecord(n, "timeout" if n % 7 == 0 else None, NOW - n * 60) for n in range(70, 0, -1)
+    ]
     page = render(replace(VIEW, account_groups=[(GROUP[0], [replace(SESSIONS, polls=polls)])]))
     bars = re.findall(r'<rect( class=bad)? x="([\d.]+)%" y="([\d.]+)" .* height="([\d.]+)"', page)
     assert (len(bars), page.count("<rect class=bad"), page.count("</text>")) == (60, 8, 8)
@@ -168,7 +169,7 @@ def test_a_chart_places_polls_by_time_and_marks_failed_ones() -> None:
 
 @pytest.mark.parametrize(("seconds", "axis"), {0: "0.01", 0.3: "0.5", 2: "2", 7: "10"}.items())
 def test_the_axis_of_a_chart_ends_with_a_round_number(seconds: float, axis: str) -> None:
-    assert f". {axis} s " in sessions(polls=[PollView(seconds, None, NOW)])
+    assert f". {axis} s " in sessions(polls=[PollRecord(seconds, None, NOW)])
 
 
 class Source:
