@@ -15,7 +15,7 @@ import aiohttp
 from system.servers import ROOT, tool
 from web_server import FakeState, serve
 
-from exporter.errors import PollError
+from exporter.errors import PollError, Reason
 from exporter.inventory import AccountGroup
 from exporter.sources.results import PollRecord
 from exporter.web.status import (
@@ -33,9 +33,8 @@ FLAGS = (
 )
 ODD = "<b>&\"'" + "W" * 200
 NOW = 1_795_012_350.0
-POLLS = [
-    PollRecord(0.1 + n % 7, "auth" if n > 40 else None, NOW - 60 * (60 - n)) for n in range(60)
-]
+REASONS: list[Reason | None] = [*[None] * 41, *["auth"] * 19]
+POLLS = [PollRecord(0.1 + n % 7, each, NOW - 3600 + 60 * n) for n, each in enumerate(REASONS)]
 JOINS = {"joined": 990, "user_only": 10, "network_only": 4}
 GOOD = SourceView("sessions", 60.0, POLLS[:40], NOW + 10, NOW - 30, 1000, joins=JOINS)
 FAILURE = PollError("auth", f"the API rejected the token {ODD}")

@@ -155,9 +155,8 @@ def test_all_sites_are_shown_and_the_worst_ones_first() -> None:
 
 
 def test_a_chart_places_polls_by_time_and_marks_failed_ones() -> None:
-    polls = [
-        PollRecord(n, "timeout" if n % 7 == 0 else None, NOW - n * 60) for n in range(70, 0, -1)
-    ]
+    failed = dict.fromkeys(range(0, 71, 7), "timeout")
+    polls = [PollRecord(n, failed.get(n), NOW - n * 60) for n in range(70, 0, -1)]
     page = render(replace(VIEW, account_groups=[(GROUP[0], [replace(SESSIONS, polls=polls)])]))
     bars = re.findall(r'<rect( class=bad)? x="([\d.]+)%" y="([\d.]+)" .* height="([\d.]+)"', page)
     assert (len(bars), page.count("<rect class=bad"), page.count("</text>")) == (60, 8, 8)
