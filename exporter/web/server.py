@@ -187,8 +187,5 @@ async def serving(
             yield f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         finally:
             server.close()
-            for connection in list(pools[0]):
-                if not connection.connected:  # aiohttp does not know of it
-                    connection.abort()
     finally:
         await runner.cleanup()
