@@ -336,21 +336,14 @@ def _permissions(
     sites: Sequence[str], sessions: Poller, agents: Poller
 ) -> Iterator[tuple[str, str]]:
     """Infer permissions from what was refused, and from names replaced by numbers."""
-
-    def granted(poller: Poller, *, proven: bool) -> str:
-        if poller.failure and poller.failure.reason == "forbidden":
-            return "missing"
-        return "granted" if proven else "unknown"
-
-    def identified(names: Sequence[str]) -> str:
-        masked = all(name.isdigit() or not name for name in names)
-        return "unknown" if not names else "missing" if masked else "granted"
-
+    views = ((VIEW_DATA, sessions, bool(sites)), (VIEW_AGENTS, agents, not agents.failure))
+    for permission, poller, proven in views:
+        forbidden = poller.failure and poller.failure.reason == "forbidden"
+        yield permission, "missing" if forbidden else "granted" if proven else "unknown"
     names = [agent.name for agent in cast("AgentsSource", agents.source).result.agents]
-    yield VIEW_DATA, granted(sessions, proven=bool(sites))
-    yield IDENTIFY_PAGES, identified(sites)
-    yield VIEW_AGENTS, granted(agents, proven=not agents.failure)
-    yield IDENTIFY_AGENTS, identified(names)
+    for permission, found in ((IDENTIFY_PAGES, sites), (IDENTIFY_AGENTS, names)):
+        masked = all(name.isdigit() or not name for name in found)
+        yield permission, "unknown" if not found else "missing" if masked else "granted"
 
 
 def _percent(part: float, whole: float) -> str:

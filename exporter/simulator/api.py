@@ -137,7 +137,7 @@ def agent_page(request: ApiRequest, world: World) -> tuple[list[Agent], int, URL
     cursor = request.params.get(name, to_cursor(0))
     request.cursor = name, cursor
     start = from_cursor(cursor, int)
-    end = start + max(1, int(request.params.get("max", request.page_size)))
+    end = start + request.page_size
     link = request.url.update_query({name: to_cursor(end)}) if end < len(listing) else None
     return listing[start:end], len(listing), link
 
