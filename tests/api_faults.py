@@ -19,7 +19,6 @@ from exporter.simulator.faults import (
     records,
 )
 
-NO_RATE_LIMIT = dict.fromkeys(RATE_LIMIT_HEADERS, "")
 ODD_NAMES = (
     'quo"ted.example.com',
     "back\\slash.example.com",
@@ -101,7 +100,10 @@ def with_headers(
     """Return a function that changes headers; an empty value removes a header."""
 
     async def change(_request: web.Request, response: web.Response) -> web.Response:
-        response.headers.update(headers)
+        for name, value in headers.items():
+            response.headers.pop(name, None)
+            if value:
+                response.headers[name] = value
         return response
 
     return change
@@ -111,7 +113,7 @@ NOT_JSON = fixed(200, '{"results": [oops]', "application/json")
 GZIP = with_headers({"Content-Encoding": "gzip"})
 ELSEWHERE = error(301, "Moved", {"Location": "/v7/elsewhere"})
 OTHER_HOST = partial(_next_loop, host="api.example.net")
-NO_HINT = error(429, "Exhausted rate limit", NO_RATE_LIMIT)
+BARE = with_headers(dict.fromkeys(RATE_LIMIT_HEADERS, ""))
 
 
 def _forbidden_group(request: ApiRequest) -> web.Response | None:
@@ -127,12 +129,12 @@ TEST_FAULTS = (
     Fault("forbidden", "403", error(403, FORBIDDEN)),
     Fault("forbidden_group", "403 for account group 1002 only", _forbidden_group),
     Fault("not_found", "404 with an empty body", error(404)),
-    Fault("rate_limited_bare", "429 without rate limit headers", NO_HINT),
+    Fault("rate_limited_bare", "429 without rate limit headers", error(429), response=BARE),
     Fault("redirect", "301 to /v7/elsewhere", ELSEWHERE),
     Fault("not_json", "200 with invalid JSON", NOT_JSON),
     Fault("bad_gzip", "plain body with Content-Encoding: gzip", response=GZIP),
-    Fault("no_rate_headers", "no rate limit headers", response=with_headers(NO_RATE_LIMIT)),
-    Fault("no_date", "no Date header", response=with_headers({"Date": ""})),
+    Fault("no_rate_headers", "no rate limit headers", response=BARE),
+    Fault("bad_date", "invalid Date header", response=with_headers({"Date": "today"})),
     Fault("bad_records", "a field of every fourth record is missing or wrong", None, _bad_records),
     Fault("odd_labels", "names that need escapes, empty, 100 kB", None, _odd_labels),
     Fault("duplicate_records", "first record of a page is repeated", None, _duplicate_records),

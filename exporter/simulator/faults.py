@@ -29,9 +29,8 @@ class Fault:
     """A fault, and when it applies: to a share of the requests, between two times.
 
     `instead` returns `None` for requests that it does not concern. `payload` changes a payload in
-    place. `response` changes a response, delays it, or sends a part of it; a header with an empty
-    value is not sent. `start` and `end` are seconds since the simulator started, or since midnight
-    UTC if `daily`.
+    place. `response` changes a response, delays it, or sends a part of it. `start` and `end` are
+    seconds since the simulator started, or since midnight UTC if `daily`.
     """
 
     name: str

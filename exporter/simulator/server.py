@@ -57,7 +57,6 @@ class Simulator:
         """Listen, and return the base URL without a version; port 0 is any free port."""
         self._started = self.clock()
         app = web.Application(middlewares=[self._middleware])
-        app.on_response_prepare.append(_remove_empty_headers)
         for method, path, endpoint, content_type in (*v7.ROUTES, *v6.ROUTES):
             app.router.add_route(method, path, partial(self._respond, endpoint, content_type))
         self._runner = web.AppRunner(
@@ -145,12 +144,6 @@ class Simulator:
         headers |= {"Date": formatdate(request.time, usegmt=True), "Cache-Control": "no-store"}
         for name, value in headers.items():
             response.headers.setdefault(name, value)
-
-
-async def _remove_empty_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Remove headers with an empty value, also those that aiohttp adds if they are missing."""
-    for name in [name for name, value in response.headers.items() if not value]:
-        del response.headers[name]
 
 
 async def _compress(request: web.Request, response: web.Response) -> None:

@@ -175,7 +175,8 @@ async def outcomes(client: Client) -> list[Any]:
         try:
             async with asyncio.timeout(3):
                 response = await client.send(path)
-                found.append((response.status, sorted(response.headers), str(response.payload)))
+                headers = sorted(response.headers), response.headers["Date"]
+                found.append((response.status, headers, str(response.payload)))
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             found.append(repr(error))
     return found
