@@ -113,8 +113,8 @@ class RoundSource(ABC):
                 )
             )
         if not any(batch.listings) and batch.rejected.total() >= MIN_INVALID_RECORDS:
-            count, reasons = batch.rejected.total(), ", ".join(batch.rejected)
-            raise PollError("schema", f"all {count:,} records are invalid: {reasons}")
+            message = f"all {batch.rejected.total():,} records are invalid"
+            raise PollError("schema", message)
         first = self._covered_until is None
         accepted, new = await self._compute(lambda: self._ingest(batch, end))
         self._covered_until = end
