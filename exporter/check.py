@@ -362,7 +362,7 @@ def print_report(report: Report, console: Console, *, all_settings: bool) -> Non
     _print_table(console, "API requests", _rows(report.requests))
     for finding in report.findings:
         console.print(Text(f"{finding.severity}: ", STYLES[finding.severity]), end="")
-        console.print(_text(f"{finding.about}: {finding.what}\n  → {finding.advice}"))
+        console.print(Text(f"{finding.about}: {finding.what}\n  → {finding.advice}"))
     console.print(Text(*VERDICTS[report.verdict]))
 
 
@@ -397,16 +397,10 @@ def _join(texts: Sequence[str], separator: str) -> str:
 def _print_table(console: Console, title: str, rows: Iterable[Sequence[str]]) -> None:
     table = Table.grid(padding=(0, 2, 0, 0))
     for row in rows:
-        table.add_row(*map(_text, row))
-    console.print(_text(title.strip(), "bold"))
+        table.add_row(*(Text(text, overflow="fold") for text in row))
+    console.print(Text(title.strip(), "bold"))
     console.print(table)
     console.print()
-
-
-def _text(text: str, style: str = "") -> Text:
-    """Replace control characters, which the API can send, except line breaks."""
-    replaced = (c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return Text("".join(replaced), style, overflow="fold")
 
 
 async def run_check(loaded: Loaded, *, json: bool, all_settings: bool) -> bool:
