@@ -140,18 +140,6 @@ async def test_local_networks_by_type(client: Client) -> None:
     assert [(r["agentId"], r["type"]) for r in found] == [(p.agent.id, p.type) for p in probes]
 
 
-async def test_profiles_of_agents_are_sent_on_request(client: Client) -> None:
-    names = {"networkInterfaceProfiles", "vpnProfiles"}
-    for query in (",".join(names), "&expand=".join(names)):
-        for record in await client.records(f"{V7_AGENTS}?expand={query}"):
-            interfaces = record["networkInterfaceProfiles"]
-            addresses = [address for each in interfaces for address in each["addressProfiles"]]
-            assert sum("gateway" in address for address in addresses) == 1
-            assert names < record.keys()
-    for path in (V7_AGENTS, f"{V6_AGENTS}?expand=networkInterfaceProfiles"):
-        assert "networkInterfaceProfiles" not in (await client.records(path))[0]
-
-
 async def test_headers_and_the_rate_limit_of_a_minute() -> None:
     async with running(World(account_groups=2), rate_limit=3) as client:
         client.now = NOW - 20

@@ -1,7 +1,6 @@
 """The web configuration file: what is accepted, and the place of every problem."""
 
 import itertools
-import os
 import ssl
 import traceback
 from collections.abc import Callable
@@ -71,11 +70,6 @@ def encrypt(folder: Path) -> None:
     (folder / "new").rename(folder / "server.key")
 
 
-def pipe(folder: Path) -> None:
-    (folder / "server.key").unlink(missing_ok=True)
-    os.mkfifo(folder / "server.key")
-
-
 def issued(file: str = "", **options: Any) -> Change:
     return lambda folder: install(folder, pki.shared_authority().issue("new", **options), file)
 
@@ -117,7 +111,6 @@ def issued(file: str = "", **options: Any) -> Change:
             copy("server.key", "server.crt"), copy("server.crt", "server.key"), encrypt,
             issued("server.key", key="rsa"), issued(usage="clientAuth"), issued(until=2021),
         )),
-        (TLS, "3: tls_server_config.key_file: cannot be read: not a regular file", pipe),
     ],
     ids=itertools.count(),  # texts contain secrets
 )  # fmt: skip
@@ -138,7 +131,5 @@ def test_all_problems_are_reported(tmp_path: Path) -> None:
         read(tmp_path, text)
     lines = [problem.partition("web.yml:")[2][:2] for problem in raised.value.problems]
     assert lines == ["2:", "3:", "4:"]
-    pipe(tmp_path)
-    for name, problem in (("missing", "No such file"), ("server.key", "not a regular file")):
-        with pytest.raises(SettingsError, match=f"cannot be read: {problem}"):
-            load(tmp_path / name)
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        load(tmp_path / "missing")
