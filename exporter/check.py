@@ -102,25 +102,16 @@ async def check(loaded: Loaded, progress: Callable[[str], None] = lambda _: None
     exporter = Exporter(loaded.settings)
     (_, config), *others = exporter.sources
     exporter.sources = [(RecordedSessions, config), *others]
-    pages: dict[str, list[int]] = {source.name: [] for source, _ in exporter.sources}
     try:
         await exporter.manager.update()
         for aid, group in exporter.manager.groups.items():
             progress(f"Querying account group {aid}")
             for poller in group.pollers:
-                before = _pages(exporter)
                 await poller.poll()
-                pages[poller.source.name].append(_pages(exporter) - before)
         await exporter.publisher.publish()
-        return _Reporter(loaded, exporter).report(pages)
+        return _Reporter(loaded, exporter).report()
     finally:
         await exporter.close()
-
-
-def _pages(exporter: Exporter) -> int:
-    """Return the number of pages read so far."""
-    (family,) = exporter.metrics.api_requests.collect()
-    return sum(int(each.value) for each in family.samples if each.labels["code"] == "200")
 
 
 class _Reporter:
@@ -132,8 +123,8 @@ class _Reporter:
         self._visible = [group.aid for group in exporter.manager.listed]
         self._findings: list[Finding] = []
 
-    def report(self, pages: Mapping[str, Sequence[int]]) -> Report:
-        """Return the report; `pages` has the pages read by each poll, by source."""
+    def report(self) -> Report:
+        """Return the report."""
         for warning in self._loaded.warnings:
             what, _, advice = warning.partition("; ")
             self._find("warning", "settings", what, advice)
@@ -141,7 +132,7 @@ class _Reporter:
         settings = [dict(zip(keys, each, strict=True)) for each in self._loaded.shown()]
         api = self._api_section()
         groups = [self._group_section(each) for each in self._exporter.manager.groups.values()]
-        series, requests = self._series_section(), self._requests_section(pages)
+        series, requests = self._series_section(), self._requests_section()
         self._findings.sort(key=lambda each: [*STYLES].index(each.severity))
         verdict = "good"
         if not groups or any(group["failure"] for group in groups):
@@ -301,17 +292,20 @@ class _Reporter:
             "scrape_gzip_bytes": body.size(gzip=True),
         }
 
-    def _requests_section(self, pages: Mapping[str, Sequence[int]]) -> Section:
+    def _requests_section(self) -> Section:
         """Estimate the steady state: later polls read the overlap, and a page of each listing."""
+        (family,) = self._exporter.metrics.api_requests.collect()
+        complete = [each for each in family.samples if each.labels["code"] == "200"]
+        pages = {each.labels["route"]: each.value for each in complete}
         demand = {"account_groups": 60 / self._settings.agents.interval}
         for source, config in self._exporter.sources:
-            read: Sequence[float] = pages[source.name]
+            listings = source.listings[self._settings.api.version]
+            read = sum(pages[each.path] for each in listings)
             if issubclass(source, RoundSource):
                 later = config.overlap + config.interval + source.round_seconds
-                share = min(1.0, later / config.lookback)
-                least = len(source.listings[self._settings.api.version])
-                read = [max(least, math.ceil(count * share)) for count in read]
-            demand[source.name] = 60 * sum(read) / config.interval
+                least = len(listings) * len(self._exporter.manager.groups)
+                read = max(least, math.ceil(read * min(1.0, later / config.lookback)))
+            demand[source.name] = 60 * read / config.interval
         total = sum(demand.values())
         organization = self._exporter.client.rate_limiter.limits.limit
         limit = min(
