@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import structlog
 
@@ -14,15 +14,9 @@ from exporter.metrics.self_metrics import SelfMetrics
 from exporter.poller import Poller
 from exporter.snapshot import SnapshotPublisher
 from exporter.supervisor import Supervisor
+from exporter.thousandeyes.api import Api
 
 log = structlog.get_logger()
-
-
-class AccountGroupsApi(Protocol):
-    """Queries account groups."""
-
-    async def account_groups(self, deadline: asyncio.Timeout) -> list[AccountGroup]:
-        """Return the account groups that the token has access to; raises `PollError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +57,7 @@ class AccountGroupManager:
 
     def __init__(
         self,
-        api: AccountGroupsApi,
+        api: Api,
         config: AccountGroupsConfig,
         create_pollers: Callable[[str], Sequence[Poller]],
         publisher: SnapshotPublisher,

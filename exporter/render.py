@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import cast
 
-import numpy as np
-
 from exporter.inventory import AccountGroup
 from exporter.metrics.exposition import (
     Format,
@@ -49,7 +47,7 @@ def render(groups: Sequence[GroupResult]) -> Snapshot:
     writer = Writer()
     columns: dict[Family, list[tuple[Sequence[str], Floats]]] = {}
     for group in groups:
-        info = _account_group_info(group.group)
+        info = ACCOUNT_GROUP_INFO.ones([(group.group.name,)] if group.group.name else [])
         for table in (*(table for each in group.sources.values() for table in each.tables), info):
             label_sets = _label_sets(group.group.aid, table)
             for family in table.families if table.keys else ():
@@ -61,16 +59,6 @@ def render(groups: Sequence[GroupResult]) -> Snapshot:
     common = writer.part()
     tails = {format_: compress(_site_sessions(format_, groups), common.crc) for format_ in Format}
     return Snapshot(common, tails)
-
-
-def _account_group_info(group: AccountGroup) -> SeriesTable:
-    keys = [(group.name,)] if group.name else []
-    return SeriesTable(
-        ACCOUNT_GROUP_INFO.labels,
-        ACCOUNT_GROUP_INFO.families,
-        keys,
-        {"account_group_info": np.ones(len(keys))},
-    )
 
 
 def _label_sets(aid: str, table: SeriesTable) -> list[str]:

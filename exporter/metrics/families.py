@@ -64,7 +64,7 @@ DESCRIPTIONS: dict[Aggregation, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One gauge family."""
+    """One family: a gauge, or a histogram with buckets."""
 
     short_name: str
     """Name without the common prefix, as in the setting `metrics.families`."""
@@ -76,6 +76,8 @@ class Family:
     note: str = ""
     detail: bool = False
     """Whether `metrics.families: standard` omits it."""
+    buckets: tuple[float, ...] = ()
+    """Upper bounds of a histogram in the base unit, ascending, without infinity."""
 
     @property
     def name(self) -> str:
@@ -88,30 +90,9 @@ class Family:
         source = f" (API field {self.field}{self.unit.conversion})" if self.field else ""
         aggregation = DESCRIPTIONS[self.aggregation]
         over = f": {aggregation} over the newest round" if aggregation else ""
+        if self.buckets:
+            over = ": each complete session is observed once"
         return f"{self.description}{source}{over}.{' ' + self.note if self.note else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class HistogramFamily:
-    """One per-site histogram with the labels `aid`, `site`, `protocol`."""
-
-    short_name: str
-    description: str
-    field: str
-    unit: Unit
-    buckets: tuple[float, ...]
-    """Upper bounds in the base unit, ascending, without infinity."""
-
-    @property
-    def name(self) -> str:
-        """Full metric name."""
-        return PREFIX + self.short_name
-
-    @property
-    def help(self) -> str:
-        """HELP text."""
-        field = f"API field {self.field}{self.unit.conversion}"
-        return f"{self.description} ({field}): each complete session is observed once."
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +116,11 @@ class Table:
             if everything or (standard and not family.detail) or family.short_name in selection
         )
         return Table(self.labels, tuple(families))
+
+    def ones(self, keys: "Sequence[tuple[str, ...]]") -> "SeriesTable":
+        """Return series of which each has the value 1 in all families."""
+        ones = {family.short_name: np.ones(len(keys)) for family in self.families}
+        return SeriesTable(self.labels, self.families, keys, ones)
 
 
 @dataclass(frozen=True, slots=True)

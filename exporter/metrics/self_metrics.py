@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -31,20 +31,15 @@ COMMIT_DELAY_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 120, 180, 240, 300, 600, 900)
 REQUEST_DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-class OrganizationLimits(Protocol):
+class OrganizationLimits(NamedTuple):
     """The organization's rate limit as last sent by the API; `None` for what it did not send."""
 
-    @property
-    def limit(self) -> float | None:
-        """Requests per minute."""
-
-    @property
-    def remaining(self) -> float | None:
-        """Requests left in the current minute."""
-
-    @property
-    def reset(self) -> float | None:
-        """End of the current minute, Unix seconds."""
+    limit: float | None = None
+    """Requests per minute."""
+    remaining: float | None = None
+    """Requests left in the current minute."""
+    reset: float | None = None
+    """End of the current minute, Unix seconds."""
 
 
 class SelfMetrics:
@@ -54,7 +49,7 @@ class SelfMetrics:
         """Create all metrics; `process` adds `process_*` and `python_*`."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
-        self.rate_limit: OrganizationLimits | None = None
+        self.rate_limit = OrganizationLimits()
 
         def counter(name: str, help_: str, *labels: str) -> Counter:
             return Counter(PREFIX + name, help_, labels, registry=registry)
@@ -181,8 +176,6 @@ class _RateLimitCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         limits = self._metrics.rate_limit
-        if limits is None:
-            return
         for name, help_, value in (
             ("requests", "Requests per minute that the API grants the organization.", limits.limit),
             (

@@ -27,8 +27,7 @@ from exporter.metrics.families import (
     Table,
 )
 from exporter.sources.results import Result
-from exporter.sources.rows import Key
-from exporter.sources.source import TIME_LIMIT_RATIO, Context
+from exporter.sources.source import TIME_LIMIT_RATIO, Context, Source
 from exporter.thousandeyes import v6, v7
 from exporter.thousandeyes.schema import Id, Listing, Record, Rejected, parse_time
 
@@ -228,16 +227,17 @@ class AgentsConfig:
     """Whether there are metrics by agent."""
 
 
-class AgentsSource:
+class AgentsSource(Source):
     """Agents of one account group; the last complete listing stays published until the next."""
 
     name = "agents"
-    required = False
     priority = 1
     listings: ClassVar = {
         "v6": (Listing("/v6/endpoint-agents.json", v6.Envelope, "endpointAgents", _V6AgentRecord),),
         "v7": (Listing("/v7/endpoint/agents", v7.Envelope, "agents", AgentRecord),),
     }
+
+    result: AgentsResult
 
     def __init__(self, aid: str, context: Context, config: AgentsConfig) -> None:
         self.interval = config.interval
@@ -288,16 +288,11 @@ class AgentsSource:
         info = [
             (a.id, name(a.name), a.platform, a.version, a.os_version, a.location) for a in agents
         ]
-        tables = [_ones(INFO, info), _values(agents)]
+        tables = [INFO.ones(info), _values(agents)]
         if self._api.version == "v7":
-            tables.append(_ones(CONNECTION, [(a.id, a.connection, a.isp, a.vpn) for a in agents]))
-            tables.append(_ones(FAILURES, [(a.id, each) for a in agents for each in a.failures]))
+            tables.append(CONNECTION.ones([(a.id, a.connection, a.isp, a.vpn) for a in agents]))
+            tables.append(FAILURES.ones([(a.id, each) for a in agents for each in a.failures]))
         return tables
-
-
-def _ones(table: Table, keys: Sequence[Key]) -> SeriesTable:
-    ones = {family.short_name: np.ones(len(keys)) for family in table.families}
-    return SeriesTable(table.labels, table.families, keys, ones)
 
 
 def _values(agents: Sequence[Agent]) -> SeriesTable:

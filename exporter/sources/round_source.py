@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -13,9 +13,8 @@ from exporter.metrics.families import SeriesTable, Table
 from exporter.sources.aggregate import Columns, Fields, aggregate
 from exporter.sources.results import Result
 from exporter.sources.rows import Batch, Joined, Key, Row, RowStore
-from exporter.sources.source import TIME_LIMIT_RATIO, Context
-from exporter.thousandeyes.api import Version
-from exporter.thousandeyes.schema import Listing, Search
+from exporter.sources.source import TIME_LIMIT_RATIO, Context, Source
+from exporter.thousandeyes.schema import Search
 
 T = TypeVar("T")
 
@@ -42,19 +41,11 @@ class RoundsConfig:
     """Filter that the API applies."""
 
 
-class RoundSource(ABC):
-    """One source of one account group. A subclass has the listings, and what differs."""
+class RoundSource(Source):
+    """A source of rows, with one listing, or two that are joined on the ids of rows."""
 
-    name: ClassVar[str]
-    """Value of the label `source`."""
-    required: ClassVar[bool] = False
-    """Whether a failed poll is an error; if not, each outage is one warning."""
-    priority: ClassVar[int]
-    """Position when requests have to wait for the rate limit; 0 is the first."""
     round_seconds: ClassVar[int]
     """Length of a round; time ranges start on a round."""
-    listings: ClassVar[Mapping[Version, Sequence[Listing[Row]]]]
-    """One listing, or two that are joined on the id of their rows."""
     fields: ClassVar[Fields]
     """Numeric fields of each listing."""
     record_names: ClassVar[Sequence[str]]
@@ -82,7 +73,7 @@ class RoundSource(ABC):
             latest: A round that starts after this Unix time has an invalid time.
         """
 
-    def derive(self, keys: Sequence[Key], columns: Columns) -> None:  # noqa: B027  optional
+    def derive(self, keys: Sequence[Key], columns: Columns) -> None:
         """Change the columns of the newest rounds before they are aggregated."""
 
     def make_result(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from exporter.labels import OTHER
-from exporter.metrics.families import MILLISECONDS, PERCENT, PREFIX, RATIO, HistogramFamily
+from exporter.metrics.families import MILLISECONDS, PERCENT, PREFIX, RATIO, Family
 from exporter.sources.aggregate import Fields, to_columns
 from exporter.sources.rows import Joined, Key
 
@@ -18,11 +18,11 @@ _JITTER = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
 _LOSS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SCORE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
-HISTOGRAMS: tuple[HistogramFamily, ...] = (
-    HistogramFamily("site_latency_seconds", "Round-trip time to the site", "destination.latency", MILLISECONDS, _LATENCY),
-    HistogramFamily("site_jitter_seconds", "Jitter of the round-trip time to the site", "destination.jitter", MILLISECONDS, _JITTER),
-    HistogramFamily("site_loss_ratio", "Packet loss to the site, 0 to 1", "destination.loss", PERCENT, _LOSS),
-    HistogramFamily("site_experience_score", "Experience score, 0 (worst) to 1 (best)", "experienceScore", RATIO, _SCORE),
+HISTOGRAMS: tuple[Family, ...] = (
+    Family("site_latency_seconds", "Round-trip time to the site", "destination.latency", MILLISECONDS, "last", buckets=_LATENCY),
+    Family("site_jitter_seconds", "Jitter of the round-trip time to the site", "destination.jitter", MILLISECONDS, "last", buckets=_JITTER),
+    Family("site_loss_ratio", "Packet loss to the site, 0 to 1", "destination.loss", PERCENT, "last", buckets=_LOSS),
+    Family("site_experience_score", "Experience score, 0 (worst) to 1 (best)", "experienceScore", RATIO, "last", buckets=_SCORE),
 )  # fmt: skip
 """Per-site histograms, with the labels `site` and `protocol`."""
 SITE_SESSIONS = PREFIX + "site_sessions"

@@ -1,13 +1,15 @@
 """What all sources have in common."""
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar
 
 from exporter.clock import ApiClock
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.sources.results import Result
-from exporter.thousandeyes.api import Api
+from exporter.thousandeyes.api import Api, Version
+from exporter.thousandeyes.schema import Listing
 
 TIME_LIMIT_RATIO = 0.95
 """Time limit of a poll as a share of its interval."""
@@ -22,32 +24,27 @@ class Context:
     metrics: SelfMetrics
 
 
-class Source(Protocol):
+class Source(ABC):
     """One kind of data of one account group. A failed poll leaves its state unchanged."""
 
-    @property
-    def name(self) -> str:
-        """Value of the label `source`."""
+    name: ClassVar[str]
+    """Value of the label `source`."""
+    required: ClassVar[bool] = False
+    """Whether a failed poll is an error; if not, each outage is one warning."""
+    priority: ClassVar[int]
+    """Position when requests have to wait for the rate limit; 0 is the first."""
+    listings: ClassVar[Mapping[Version, Sequence[Listing[Any]]]]
+    """What a poll reads."""
+    interval: float
+    """Seconds between polls."""
+    result: Result
+    """What is published; immutable."""
 
-    @property
-    def interval(self) -> float:
-        """Seconds between polls."""
-
-    @property
-    def required(self) -> bool:
-        """Whether a failed poll is an error; if not, each outage is one warning."""
-
-    @property
-    def priority(self) -> int:
-        """Position when requests have to wait for the rate limit; 0 is the first."""
-
-    @property
-    def result(self) -> Result:
-        """What is published; immutable."""
-
+    @abstractmethod
     async def poll(self) -> Mapping[str, object]:
         """Query the API and update the state; returns fields for the log. Raises `PollError`."""
 
+    @abstractmethod
     async def refresh(self, *, polled: bool) -> bool:
         """Expire old data and compute `result`; return whether it can have changed.
 

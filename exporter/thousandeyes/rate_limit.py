@@ -6,9 +6,9 @@ from bisect import insort
 from collections import deque
 from collections.abc import Mapping
 from itertools import count
-from typing import NamedTuple
 
 from exporter.clock import ApiClock, parse_http_date
+from exporter.metrics.self_metrics import OrganizationLimits
 
 WINDOW_SECONDS = 60.0
 """Period over which the API counts requests (API documentation, *Rate limits*)."""
@@ -18,17 +18,6 @@ MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 90.0
 PROBE_SECONDS = 1.0
 """Time between requests after a pause, until a response shows that it is over."""
 _HEADERS = [f"X-Organization-Rate-Limit-{name}" for name in ("Limit", "Remaining", "Reset")]
-
-
-class OrganizationLimits(NamedTuple):
-    """The organization's rate limit as last sent by the API; `None` for what it did not send."""
-
-    limit: float | None = None
-    """Requests per minute."""
-    remaining: float | None = None
-    """Requests left in the current minute."""
-    reset: float | None = None
-    """End of the current minute, Unix seconds."""
 
 
 class RateLimiter:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from exporter import NAME, __version__
 from exporter.errors import PollError, Reason
-from exporter.metrics.self_metrics import SelfMetrics
+from exporter.metrics.self_metrics import OrganizationLimits, SelfMetrics
 from exporter.sources.agents import AgentsSource
 from exporter.thousandeyes.api import VERSIONS
 from exporter.thousandeyes.client import (
@@ -34,7 +34,6 @@ from exporter.thousandeyes.client import (
     authorization_header,
     decompress,
 )
-from exporter.thousandeyes.rate_limit import OrganizationLimits
 from exporter.thousandeyes.schema import Request
 
 TOKEN = "canary-9hT2xVq"

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.clock import ApiClock
-from exporter.thousandeyes.rate_limit import WINDOW_SECONDS, OrganizationLimits, RateLimiter
+from exporter.metrics.self_metrics import OrganizationLimits
+from exporter.thousandeyes.rate_limit import WINDOW_SECONDS, RateLimiter
 
 LIMIT, REMAINING, RESET = (
     f"X-Organization-Rate-Limit-{name}" for name in ("Limit", "Remaining", "Reset")

@@ -1,7 +1,6 @@
 """The exporter's own metrics."""
 
 import platform
-from types import SimpleNamespace
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -10,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter import __version__
 from exporter.errors import REASONS, REJECTION_REASONS
 from exporter.metrics.exposition import Format
-from exporter.metrics.self_metrics import SelfMetrics
+from exporter.metrics.self_metrics import OrganizationLimits, SelfMetrics
 
 PREFIX = "thousandeyes_exporter_"
 ROUTES = ("/v7/sessions", "/v7/agents")
@@ -23,7 +22,7 @@ def filled(*aids: str) -> SelfMetrics:
     metrics = SelfMetrics(process=False)
     metrics.initialize_api(ROUTES, ["timeout", "dns"])
     metrics.poll_interval.labels("sessions").set(1)
-    metrics.rate_limit = SimpleNamespace(limit=240.0, remaining=0.0, reset=1e9)
+    metrics.rate_limit = OrganizationLimits(limit=240.0, remaining=0.0, reset=1e9)
     for aid in aids:
         metrics.initialize(aid, "sessions")
         metrics.session_commit_delay.labels(aid).observe(1)
@@ -77,10 +76,10 @@ def test_a_removed_account_group_leaves_no_series():
 def test_absent_rate_limit_values_have_no_sample():
     metrics = filled()
     assert metrics.render(Format.TEXT).count("# HELP thousandeyes_exporter_api_rate_limit_") == 3
-    metrics.rate_limit.limit = metrics.rate_limit.reset = None
+    metrics.rate_limit = OrganizationLimits(remaining=0.0)
     assert metrics.render(Format.TEXT).count("# HELP thousandeyes_exporter_api_rate_limit_") == 1
     assert samples(metrics)["api_rate_limit_remaining_requests", frozenset()] == 0
-    metrics.rate_limit = None
+    metrics.rate_limit = OrganizationLimits()
     assert "api_rate_limit" not in metrics.render(Format.TEXT)
 
 
