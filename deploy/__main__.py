@@ -5,10 +5,14 @@ Helm cannot read files outside a chart, so the chart has copies of rules and das
 
 import json
 import re
+import textwrap
+from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
-from pydantic import BaseModel
+import yaml
 
 from exporter import NAME, __version__
 from exporter.settings import Settings, reference
@@ -20,41 +24,38 @@ RULES = ROOT / "deploy/prometheus/thousandeyes.rules.yml"
 IMAGE = "ghcr.io/thousandeyes-exporter/thousandeyes-exporter"
 VERSION = r"[0-9]+\.[0-9]+\.[0-9]+\S*?"
 
-CHART_VALUES = {
-    "api.token": "token.secretName",
-    "api.token_file": "token.secretName",
-    "api.ca_file": "authorities.configMapName",
-    "metrics.agent_names_key": "agentNamesKey.secretName",
-    "metrics.agent_names_key_file": "agentNamesKey.secretName",
-    "web.listen_address": "service.port",
-    "web.config_file": "webConfig.secretName",
-    "simulator.listen_address": "",
-    "simulator.token": "",
+CHART_SETTINGS = {
+    "api.token_file",
+    "api.ca_file",
+    "metrics.agent_names_key_file",
+    "web.listen_address",
+    "web.config_file",
+    "simulator.listen_address",
+    "simulator.token",
 }
-"""Settings that cannot be set under `settings`, with the chart value to use instead, if any."""
-
-STRING = {"type": "string"}
-STRINGS = {"type": "array", "items": STRING}
+"""Settings that the chart sets, or that are of no use in it."""
+STRING: dict[str, Any] = {"type": "string"}
 DURATION = {"type": "string", "pattern": "^([0-9]+(ms|[smhdwy]))+$"}
 SCHEMAS: dict[str, dict[str, Any]] = {
+    # YAML reads ids as numbers.
     "api.account_groups": {
         "anyOf": [{"const": "all"}, {"type": "array", "items": {"type": ["string", "integer"]}}]
     },
     # Without user name and password, which would be readable in the release.
-    "api.proxy": {"type": "string", "pattern": "^https?://[^@]+$"},
-    "filter.search": {"type": "object", "additionalProperties": STRINGS},
-    "metrics.families": {"anyOf": [{"enum": ["all", "standard", "none"]}, STRINGS]},
-    "metrics.site_groups": {
-        "type": "array",
-        "items": {
-            "type": "object",
-            "properties": {"pattern": STRING, "name": STRING},
-            "required": ["pattern", "name"],
-            "additionalProperties": False,
-        },
-    },
+    "api.proxy": {"type": "string", "pattern": "^https?://", "not": {"pattern": "@"}},
 }
-"""JSON schemas of settings whose type does not follow from their default."""
+"""JSON schemas of settings that do not follow from their types."""
+KEYWORDS = {"type", "enum", "pattern", "minimum", "maximum", "maxLength", "items", "required"}
+KEYWORDS |= {"properties", "patternProperties", "additionalProperties"}
+"""Keywords of JSON Schema to copy from the types of settings; formats are those of Python."""
+SECRETS = {
+    f"{name}.{field}"
+    for name, outer in Settings.model_fields.items()
+    for field, each in type(outer.default).model_fields.items()
+    if "Secret" in str(each.annotation)
+}
+"""Settings that hold secrets, or may hold one."""
+GENERATED = "  # Generated from CHANGELOG.md by `make docs`; do not edit."
 
 
 def generated_files() -> dict[Path, str]:
@@ -64,12 +65,13 @@ def generated_files() -> dict[Path, str]:
     return {
         CHART / "files" / RULES.name: RULES.read_text(),
         **{CHART / "files/dashboards" / each.name: minified(each) for each in dashboards},
-        CHART / "Chart.yaml": with_version(CHART / "Chart.yaml", "^(?:appV|v)ersion: "),
+        CHART / "Chart.yaml": chart(),
+        CHART / "README.md": with_generated(CHART / "README.md"),
         CHART / "values.schema.json": values_schema(),
         ROOT / "Dockerfile": with_version(ROOT / "Dockerfile", r'image\.version="'),
         COMPOSE / "compose.yaml": with_version(COMPOSE / "compose.yaml", f"{IMAGE}:"),
         COMPOSE / "prometheus.yml": compose_prometheus(),
-        **{page: with_version(page, f"{IMAGE}:|^{NAME} ") for page in pages},
+        **{page: with_generated(page) for page in pages},
     }
 
 
@@ -95,37 +97,148 @@ def compose_prometheus() -> str:
     )
 
 
-def values_schema() -> str:
-    """Return the schema of the chart values, with the settings of the exporter."""
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    groups: dict[str, Any] = {}
-    for doc in reference():
-        if doc.name in CHART_VALUES:
+def chart() -> str:
+    """Return Chart.yaml with the current version, and its changes as Artifact Hub shows them."""
+    text = with_version(CHART / "Chart.yaml", f"^(?:appV|v)ersion: |{IMAGE}:")
+    section = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
+    changes = []
+    for kind, entries in re.findall(r"^### (\w+)$(.*?)(?=^###|\Z)", section, re.M | re.S):
+        for entry in re.findall(r"^- (.*?)(?=^- |\Z)", entries, re.M | re.S):
+            words = re.sub(r"\[(.*?)\]\(.*?\)|`|\*\*", r"\1", " ".join(entry.split()))
+            sentence = re.split(r"(?<=\.) (?=[A-Z])", words)[0]
+            changes.append({"kind": kind.lower(), "description": sentence})
+    prerelease = re.search("[a-z]", __version__) is not None
+    security = any(each["kind"] == "security" for each in changes)
+    lines = yaml.safe_dump(changes, sort_keys=False, width=1000, allow_unicode=True)
+    return (
+        text[: text.index(GENERATED)] + GENERATED + "\n"
+        f'  artifacthub.io/prerelease: "{str(prerelease).lower()}"\n'
+        f'  artifacthub.io/containsSecurityUpdates: "{str(security).lower()}"\n'
+        f"  artifacthub.io/changes: |\n{textwrap.indent(lines, ' ' * 4)}"
+    )
+
+
+def with_generated(path: Path) -> str:
+    """Return a page with the current version, the values of the chart, and its examples."""
+
+    def generate(match: re.Match[str]) -> str:
+        if match[2] != "values":
+            return f"{match[1]}```yaml\n{(CHART / 'ci' / match[2]).read_text()}```\n"
+        rows = (
+            f"| `{'.'.join(path)}` | `{json.dumps(default)}` | {description} |\n"
+            for path, default, description, _ in values()
+        )
+        return f"{match[1]}| value | default | description |\n| --- | --- | --- |\n{''.join(rows)}"
+
+    pattern = r"(<!-- generated: (values|\S+-values\.yaml) -->\n).*?(?=<!-- /generated -->)"
+    text = with_version(path, f"{IMAGE}:|^{NAME} ")
+    return re.sub(pattern, generate, text, flags=re.DOTALL)
+
+
+def values() -> Iterator[tuple[list[str], Any, str, dict[str, Any]]]:
+    """Yield path, default, description, and further schema of each value of the chart."""
+    text = (CHART / "values.yaml").read_text()
+    defaults = yaml.safe_load(text)
+    path: list[str] = []
+    comment = ""
+    for line in text.splitlines():
+        if line.lstrip().startswith("#"):
+            comment += f"{line.lstrip(' #')} "
             continue
-        group, _, field = doc.name.partition(".")
-        empty = {"type": "object", "properties": {}, "additionalProperties": False}
-        properties = groups.setdefault(group, empty)["properties"]
-        properties[field] = {"description": doc.description, **setting_schema(doc.name)}
-    schema["properties"]["settings"].update(properties=groups, additionalProperties=False)
-    return f"{json.dumps(schema, indent=2)}\n"
+        if key := re.match("( *)([a-zA-Z]+):", line):
+            path = [*path[: len(key[1]) // 2], key[2]]
+            schema, documented, description = comment.partition("-- ")
+            if documented:
+                further = yaml.safe_load(schema.removeprefix("@schema ")) or {}
+                yield path, reduce(getitem, path, defaults), description.strip(), further
+        comment = ""
 
 
-def setting_schema(name: str) -> dict[str, Any]:
-    """Return the JSON schema of a setting."""
-    if name in SCHEMAS:
-        return SCHEMAS[name]
-    group, _, field = name.partition(".")
-    info = cast("type[BaseModel]", Settings.model_fields[group].annotation).model_fields[field]
-    choices = get_args(info.annotation)
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return {"enum": list(choices)}
-    by_default: dict[type, dict[str, Any]] = {
-        bool: {"type": "boolean"},
-        int: {"type": "integer", "minimum": 0},
-        float: DURATION,
-        tuple: STRINGS,
+def values_schema() -> str:
+    """Return the schema of the values of the chart, with the settings of the exporter."""
+    properties: dict[str, Any] = {"global": {"type": "object"}}  # which Helm adds
+    special = {"settings": settings_schema(), "extraEnv": variables(), "extraArgs": flags()}
+    for path, default, description, further in values():
+        parent = properties
+        for key in path[:-1]:
+            parent = parent.setdefault(key, closed({}))["properties"]
+        schema = special.get(path[-1]) or value_schema(default) | further
+        parent[path[-1]] = {"description": description, **schema}
+    draft = {"$schema": "http://json-schema.org/draft-07/schema#"}
+    title = f"Values of the chart {NAME}"
+    return f"{json.dumps(draft | {'title': title} | closed(properties), indent=2)}\n"
+
+
+def closed(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object with these properties and no others."""
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def value_schema(default: Any) -> dict[str, Any]:
+    """Return the schema that follows from the default of a value."""
+    if isinstance(default, dict):
+        return {"type": "object", "additionalProperties": {"type": "string"}}
+    if isinstance(default, list):
+        return {"type": "array", "items": {"type": "object"}}
+    if not isinstance(default, str):
+        return {"type": "boolean" if isinstance(default, bool) else "integer"}
+    if re.fullmatch(DURATION["pattern"], default):
+        return DURATION
+    return {"type": "string"} | ({"minLength": 1} if default else {})
+
+
+def settings_schema() -> dict[str, Any]:
+    """Return the schema of the settings, without secrets and those that the chart sets."""
+    omitted = CHART_SETTINGS | SECRETS - SCHEMAS.keys()
+    groups = {}
+    for name, outer in Settings.model_fields.items():
+        group = type(outer.default).model_json_schema()
+        properties = {}
+        for field, each in group["properties"].items():
+            setting = f"{name}.{field}"
+            if setting not in omitted:
+                schema = SCHEMAS.get(setting) or setting_schema(each, group.get("$defs", {}))
+                properties[field] = {"description": each["description"], **schema}
+        groups[name] = {"description": group["description"], **closed(properties)}
+    return closed(groups)
+
+
+def setting_schema(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a setting in YAML from that of its type."""
+    schema = definitions.get(schema.get("$ref", "").rpartition("/")[2], schema)
+    schema = schema.get("anyOf", [schema])[0]  # the other one is null, which YAML omits
+    if schema.get("type") == "number":
+        return DURATION
+    own = {keyword: each for keyword, each in schema.items() if keyword in KEYWORDS}
+    for keyword in {"properties", "patternProperties"} & own.keys():
+        nested = own[keyword].items()
+        own[keyword] = {name: setting_schema(each, definitions) for name, each in nested}
+        own["additionalProperties"] = False
+    if "items" in own:
+        own["items"] = setting_schema(own["items"], definitions)
+        if own["items"].get("type") == "string":
+            return {"anyOf": [own, own["items"]]}
+    return own
+
+
+def variables() -> dict[str, Any]:
+    """Return the schema of environment variables, those with secrets only from a Secret."""
+    names = ["THOUSANDEYES_TOKEN", *(doc.variable for doc in reference() if doc.name in SECRETS)]
+    item = {
+        **closed({"name": STRING, "value": STRING, "valueFrom": {"type": "object"}}),
+        "required": ["name"],
+        "if": {"properties": {"name": {"enum": names}}},
+        "then": {"required": ["valueFrom"]},
     }
-    return by_default.get(type(info.default), STRING)
+    return {"type": "array", "items": item}
+
+
+def flags() -> dict[str, Any]:
+    """Return the schema of flags, without those of secrets and those that the chart sets."""
+    names = [doc.flag for doc in reference() if doc.name in CHART_SETTINGS | SECRETS]
+    refused = "|".join(["--config.file", *names]).replace(".", "[.]")
+    item = STRING | {"pattern": "^--[a-z-]+[.][a-z-]+=", "not": {"pattern": f"^({refused})="}}
+    return {"type": "array", "items": item}
 
 
 if __name__ == "__main__":

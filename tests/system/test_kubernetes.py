@@ -1,4 +1,7 @@
-"""The Helm chart: accepted by Helm and Kubernetes, secure, and consistent with the exporter."""
+"""The Helm chart: accepted by Helm and Kubernetes, secure, and consistent with the exporter.
+
+No package has the schemas of the Prometheus operator, so its objects are not validated here.
+"""
 
 import json
 import re
@@ -6,110 +9,51 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from system.servers import ROOT, RULES, run
 
-from exporter.settings import load
+from exporter.settings import load, reference
 
 CHART = ROOT / "deploy/kubernetes/thousandeyes-exporter"
-VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+METADATA = yaml.safe_load((CHART / "Chart.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 GENERATOR = runpy.run_path(str(ROOT / "deploy/__main__.py"))
 VERSIONS = ("1.27", "1.37")
 """Oldest and newest supported version of Kubernetes."""
 OPERATOR = "monitoring.coreos.com/v1"
 CA_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt").read_text()
-
-TOKEN: dict[str, Any] = {"token": {"secretName": "thousandeyes"}}
-EVERYTHING: dict[str, Any] = yaml.safe_load(r"""
-token: {secretName: thousandeyes, key: api-token}
-agentNamesKey: {secretName: names}
-authorities: {configMapName: authorities}
-webConfig: {secretName: web, key: config.yml}
-settings:
-  api:
-    url: https://api.eu1.thousandeyes.com
-    account_groups: [1234567890, "5678"]
-    proxy: http://proxy:3128
-    requests_per_minute: 60
-    allow_insecure: false
-  poll: {interval: 2m, lookback: 1h30m, overlap: 10m}
-  filter: {include_sites: [".*"], search: {platform: [mac]}}
-  metrics:
-    site_groups: [{pattern: '.*\.example', name: Example}]
-    families: standard
-    max_series: 1000000
-    agent_names: hashed
-  web: {telemetry_path: /probe}
-  log: {level: debug, format: json}
-extraEnv: [{name: X, valueFrom: {secretKeyRef: {name: x, key: x}}}]
-image: {digest: "sha256:0000000000000000000000000000000000000000000000000000000000000000"}
-imagePullSecrets: [{name: registry}]
-replicas: 2
-podLabels: {team: network}
-podAnnotations: {note: "1"}
-nodeSelector: {kubernetes.io/os: linux}
-tolerations: [{key: dedicated, operator: Exists}]
-affinity: {nodeAffinity: {}}
-priorityClassName: high
-serviceAccount: {annotations: {note: "1"}}
-service: {port: 80, annotations: {note: "1"}, labels: {note: "1"}}
-networkPolicy: {from: [{podSelector: {}}], egressPorts: [443, 3128]}
-serviceMonitor:
-  enabled: true
-  labels: {release: prometheus}
-  scheme: https
-  tlsConfig: {insecureSkipVerify: true}
-  basicAuth: {username: {name: web, key: username}}
-prometheusRule: {enabled: true, labels: {release: prometheus}}
-dashboards: {enabled: true}
-""")
-SETTINGS = EVERYTHING["settings"]
-BARE = {
-    "networkPolicy": {"enabled": False},
-    "serviceAccount": {"create": False},
-    "resources": {"requests": None, "limits": None},
-    "podSecurityContext": None,
+EXAMPLES = {
+    path.name.removesuffix("-values.yaml"): yaml.safe_load(path.read_text())
+    for path in sorted((CHART / "ci").iterdir())
 }
-CASES = {
-    "demo": {"demo": True},
-    "token": TOKEN,
-    "everything": EVERYTHING,
-    "bare": {**TOKEN, **BARE},
-}
-every_case = pytest.mark.parametrize("case", CASES)
+every_example = pytest.mark.parametrize("example", EXAMPLES)
+TOKEN = "account-groups"
+"""The example with hardly more than a token."""
 Objects = dict[str, dict[str, Any]]
 
 
-class Helm:
-    """Runs Helm with values."""
-
-    def __init__(self, folder: Path, release: str = "test") -> None:
-        self.values = folder / "values.yaml"
-        self.release = release
-
-    async def run(
-        self, command: str, values: dict[str, Any], *arguments: str, code: int = 0
-    ) -> str:
-        self.values.write_text(yaml.safe_dump(values))
-        release = [] if command == "lint" else [self.release]
-        command_line = (command, *release, str(CHART), "--values", str(self.values), *arguments)
-        return await run("helm", *command_line, code=code)
-
-    async def template(self, values: dict[str, Any], *arguments: str) -> list[dict[str, Any]]:
-        documents = yaml.safe_load_all(await self.run("template", values, *arguments))
-        return [document for document in documents if document]
-
-    async def objects(self, values: dict[str, Any]) -> Objects:
-        """Return the rendered objects by kind, without dashboards."""
-        found = await self.template(values)
-        return {each["kind"]: each for each in found if "grafana_dashboard" not in str(each)}
+async def helm(
+    command: str, example: str, *arguments: str, release: str = "", code: int = 0
+) -> str:
+    """Run Helm with the values of an example."""
+    values = f"--values={CHART}/ci/{example}-values.yaml"
+    return await run(
+        "helm", command, *([release] if release else []), str(CHART), values, *arguments, code=code
+    )
 
 
-@pytest.fixture
-def helm(tmp_path: Path) -> Helm:
-    return Helm(tmp_path)
+async def render(example: str, *arguments: str, release: str = "test") -> list[dict[str, Any]]:
+    """Return the objects of an example."""
+    output = await helm("template", example, *arguments, release=release)
+    return [each for each in yaml.safe_load_all(output) if each]
+
+
+async def by_kind(example: str, *arguments: str) -> Objects:
+    """Return the objects of an example by kind, without dashboards."""
+    objects = await render(example, *arguments)
+    return {each["kind"]: each for each in objects if "dashboard" not in str(each["metadata"])}
 
 
 def pod(objects: Objects) -> dict[str, Any]:
@@ -124,23 +68,19 @@ def test_generated_files_are_up_to_date() -> None:
     assert copies == {path for path in generated if path.is_relative_to(CHART / "files")}
 
 
-@every_case
-async def test_helm_and_kubernetes_accept_every_object(
-    case: str, helm: Helm, tmp_path: Path
-) -> None:
-    assert "WARNING" not in await helm.run("lint", CASES[case], "--strict")
-    path = tmp_path / "manifests.yaml"
+@every_example
+async def test_helm_and_kubernetes_accept_every_object(example: str) -> None:
+    assert "WARNING" not in await helm("lint", example, "--strict")
     for version in VERSIONS:
-        objects = await helm.template(CASES[case], "--kube-version", version)
-        own = [each for each in objects if each["apiVersion"] != OPERATOR]
-        path.write_text(yaml.safe_dump_all(own))
-        await run("kubernetes-validate", "--strict", "-k", version, str(path))
+        for each in await render(example, "--kube-version", version):
+            if each["apiVersion"] != OPERATOR:
+                kubernetes_validate.validate(each, version, strict=True)
 
 
-@every_case
-async def test_pod_meets_the_restricted_security_standard(case: str, helm: Helm) -> None:
+@every_example
+async def test_pod_meets_the_restricted_security_standard(example: str) -> None:
     """See https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted."""
-    objects = await helm.objects(CASES[case])
+    objects = await by_kind(example)
     spec = pod(objects)
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(spec)
     assert spec["securityContext"]["runAsNonRoot"] is True
@@ -158,63 +98,83 @@ async def test_pod_meets_the_restricted_security_standard(case: str, helm: Helm)
     assert not {"Secret", "Role", "ClusterRole", "RoleBinding"} & set(objects)
     assert all(mount["readOnly"] for mount in container["volumeMounts"])
     for volume in spec["volumes"]:
-        assert (volume.get("projected") or volume["secret"])["defaultMode"] == 0o440
+        if volume["name"] in ("settings", "web"):
+            assert (volume.get("projected") or volume["secret"])["defaultMode"] == 0o440
 
 
-async def test_probes_request_health_and_readiness(helm: Helm) -> None:
-    (plain,) = pod(await helm.objects(TOKEN))["containers"]
-    assert plain["livenessProbe"]["httpGet"] == {"path": "/-/healthy", "port": "metrics"}
-    assert plain["readinessProbe"]["httpGet"] == {"path": "/-/ready", "port": "metrics"}
-    (secured,) = pod(await helm.objects(EVERYTHING))["containers"]
-    script = secured["livenessProbe"]["exec"]["command"][:-1]
-    assert json.dumps(script) in (ROOT / "Dockerfile").read_text()
-
-
-@pytest.mark.parametrize("case", ["token", "everything"])
-async def test_selectors_and_ports_match(case: str, helm: Helm) -> None:
-    objects = await helm.objects(CASES[case])
+@every_example
+async def test_objects_select_the_pod_and_its_port(example: str) -> None:
+    objects = await by_kind(example)
     template = objects["Deployment"]["spec"]["template"]
-    labels = template["metadata"]["labels"].items()
-    assert objects["Deployment"]["spec"]["selector"]["matchLabels"].items() <= labels
-    assert objects["Service"]["spec"]["selector"].items() <= labels
-    policy = objects["NetworkPolicy"]["spec"]
-    assert policy["podSelector"]["matchLabels"].items() <= labels
-    assert policy["policyTypes"] == ["Ingress", "Egress"]
-    egress = [port["port"] for rule in policy["egress"] for port in rule["ports"]]
-    assert egress == [53, 53, 443] + ([3128] if case == "everything" else [])
-    names = [port["name"] for port in template["spec"]["containers"][0]["ports"]]
-    assert [port["targetPort"] for port in objects["Service"]["spec"]["ports"]] == names
-    assert [port["port"] for port in policy["ingress"][0]["ports"]] == names
+    labels = template["metadata"]["labels"]
+    (port,) = template["spec"]["containers"][0]["ports"]
+    (service_port,) = objects["Service"]["spec"]["ports"]
+    assert service_port["targetPort"] == port["name"]
+    selectors = [objects["Service"]["spec"]["selector"]]
+    for kind in {"Deployment", "PodDisruptionBudget", "PodMonitor"} & set(objects):
+        selectors.append(objects[kind]["spec"]["selector"]["matchLabels"])
+    if policy := objects.get("NetworkPolicy"):
+        selectors.append(policy["spec"]["podSelector"]["matchLabels"])
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        assert policy["spec"]["ingress"][0]["ports"] == [{"port": port["name"]}]
+    assert all(selector and selector.items() <= labels.items() for selector in selectors)
+    if monitor := objects.get("ServiceMonitor"):
+        selector = monitor["spec"]["selector"]["matchLabels"].items()
+        assert selector <= objects["Service"]["metadata"]["labels"].items()
 
 
-async def test_service_monitor_scrapes_the_service_in_the_job_of_the_rules(helm: Helm) -> None:
-    objects = await helm.objects(EVERYTHING)
-    monitor, service = objects["ServiceMonitor"]["spec"], objects["Service"]
-    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-    (endpoint,) = monitor["endpoints"]
-    assert endpoint["port"] == service["spec"]["ports"][0]["name"]
-    assert endpoint["path"] == SETTINGS["web"]["telemetry_path"]
+@pytest.mark.parametrize(
+    ("example", "ports"),
+    [(TOKEN, [443]), ("proxy", [3128]), ("proxy-password", [3128]), ("all", [443, 3128])],
+)
+async def test_network_policy_allows_name_servers_and_the_api(
+    example: str, ports: list[int]
+) -> None:
+    policy = (await by_kind(example))["NetworkPolicy"]["spec"]
+    dns, api = ({port["port"] for port in rule["ports"]} for rule in policy["egress"])
+    assert (dns, api) == ({53, 5353}, set(ports))
+
+
+@pytest.mark.parametrize("example", ["operator", "tls", "all"])
+async def test_monitor_scrapes_the_metrics_in_the_job_of_the_rules(example: str) -> None:
+    objects = await by_kind(example)
+    monitor = (objects.get("ServiceMonitor") or objects["PodMonitor"])["spec"]
+    (endpoint,) = monitor.get("endpoints") or monitor["podMetricsEndpoints"]
+    settings = EXAMPLES[example].get("settings", {})
+    assert endpoint["port"] == objects["Service"]["spec"]["ports"][0]["name"]
+    assert endpoint["path"] == settings.get("web", {}).get("telemetry_path", "/metrics")
+    assert endpoint["scheme"] == ("http" if example == "operator" else "https")
     job = endpoint["relabelings"][0]["replacement"]
     assert set(re.findall('job="([^"]+)"', RULES.read_text())) == {job}
     config = yaml.safe_load(RULES.with_name("prometheus.yml").read_text())
     assert [each["job_name"] for each in config["scrape_configs"]] == [job]
 
 
-async def test_two_releases_do_not_share_names_or_pods(tmp_path: Path) -> None:
-    both = [await Helm(tmp_path, release).template(EVERYTHING) for release in ("emea", "apac")]
+async def test_probes_request_health_and_readiness() -> None:
+    (plain,) = pod(await by_kind(TOKEN))["containers"]
+    assert plain["livenessProbe"]["httpGet"] == {"path": "/-/healthy", "port": "metrics"}
+    assert plain["readinessProbe"]["httpGet"] == {"path": "/-/ready", "port": "metrics"}
+    (secured,) = pod(await by_kind("tls"))["containers"]
+    script = secured["livenessProbe"]["exec"]["command"][:-1]
+    assert json.dumps(script) in (ROOT / "Dockerfile").read_text()
+
+
+async def test_two_releases_do_not_share_names_or_pods() -> None:
+    both = [await render("operator", release=release) for release in ("emea", "apac")]
     names = [{(each["kind"], each["metadata"]["name"]) for each in objects} for objects in both]
     assert not names[0] & names[1]
     services = [each["spec"] for objects in both for each in objects if each["kind"] == "Service"]
     assert services[0]["selector"] != services[1]["selector"]
 
 
-@pytest.mark.parametrize("case", ["demo", "token", "everything"])
-async def test_exporter_accepts_its_settings(case: str, helm: Helm, tmp_path: Path) -> None:
-    objects = await helm.objects(CASES[case])
+@every_example
+async def test_exporter_accepts_its_settings(example: str, tmp_path: Path) -> None:
+    objects = await by_kind(example)
     spec = pod(objects)
-    config, command = spec["containers"][0]["args"]
+    (container,) = spec["containers"]
     settings = objects["ConfigMap"]["data"]["settings.yml"]
-    mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+    config, *arguments = container["args"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     for name, path in sorted(mounts.items(), reverse=True):  # web before settings, its prefix
         (tmp_path / name).mkdir()
         settings = settings.replace(f"{path}/", f"{tmp_path / name}/")
@@ -225,51 +185,73 @@ async def test_exporter_accepts_its_settings(case: str, helm: Helm, tmp_path: Pa
             content = CA_CERTIFICATES if "ca" in item["path"] else "0123456789abcdef"
             (tmp_path / "settings" / item["path"]).write_text(content)
     if "web" in mounts:
-        (tmp_path / "web/config.yml").write_text("{}")
-    loaded = load([config, command], {})
-    port = spec["containers"][0]["ports"][0]["containerPort"]
-    assert loaded.settings.web.listen_address.port == port
-    assert (loaded.settings.api.token_file is None) == (case == "demo")
-    if case == "everything":
-        given = {f"{group}.{field}" for group, fields in SETTINGS.items() for field in fields}
-        assert given <= {name for name, origin in loaded.origins.items() if origin != "default"}
+        (tmp_path / "web" / EXAMPLES[example]["webConfig"].get("key", "web-config.yml")).touch()
+    variables = {
+        each["name"]: each.get("value", "http://me:pw@x") for each in container.get("env", [])
+    }
+    loaded = load([config, *arguments], variables)
+    assert loaded.settings.web.listen_address.port == container["ports"][0]["containerPort"]
+    assert (loaded.settings.api.token_file is None) == (example == "demo")
+    groups = EXAMPLES[example].get("settings", {}).items()
+    given = {f"{group}.{field}" for group, fields in groups for field in fields}
+    effective = {name for name, origin in loaded.origins.items() if origin != "default"}
+    flags = {doc.name for doc in reference() if any(doc.flag in each for each in arguments)}
+    assert (
+        given | flags | {doc.name for doc in reference() if doc.variable in variables} <= effective
+    )
 
 
-def test_schema_has_every_value_and_no_other() -> None:
-    def compare(values: dict[str, Any], schema: dict[str, Any], path: str) -> None:
-        if "properties" in schema and path not in ("settings", "resources", "podSecurityContext"):
-            assert schema["additionalProperties"] is False, path
-            assert set(values) == set(schema["properties"]) - {"global"}, path
-            for name, value in values.items():
-                compare(value, schema["properties"][name], name)
+def test_every_value_is_in_an_example() -> None:
+    def paths(schema: dict[str, Any], values: dict[str, Any] | None) -> set[str]:
+        """Return the values of a schema, or those of them that are given."""
+        found = set()
+        for name, each in schema["properties"].items():
+            nested = (
+                each.get("properties") if name not in ("settings", "podSecurityContext") else {}
+            )
+            if values is None or name in values:
+                inner = paths(each, values and values[name]) if nested else {""}
+                found |= {f"{name}.{path}".removesuffix(".") for path in inner}
+        return found
 
-    compare(VALUES, SCHEMA, "")
+    given = set().union(*(paths(SCHEMA, values) for values in EXAMPLES.values()))
+    given |= {path.replace("podMonitor", "serviceMonitor") for path in given}  # the same template
+    assert paths(SCHEMA, None) - given == {"global"}
 
 
 @pytest.mark.parametrize(
-    ("values", "location"),
+    ("value", "message"),
     [
-        ({}, "token.secretName"),
-        ({"tokn": {"secretName": "x"}}, "tokn"),
-        ({"settings": {"api": {"token": "x"}}}, "/settings/api"),
-        ({"settings": {"poll": {"interval": 60}}}, "/settings/poll/interval"),
-        ({"settings": {"api": {"proxy": "http://me:secret@proxy:1"}}}, "/settings/api/proxy"),
-        ({"settings": {"metrics": {"agent_names": False}}}, "/settings/metrics/agent_names"),
-        ({"settings": {"metrics": {"agent_names": "hashed"}}}, "agentNamesKey.secretName"),
-        ({"agentNamesKey": {"secretName": "x"}}, "agentNamesKey.secretName"),
-        ({"podSecurityContext": {"runAsUser": 0}}, "/podSecurityContext/runAsUser"),
-        ({"image": {"digest": "latest"}}, "/image/digest"),
+        ('token.secretName=""', "token.secretName"),
+        ('tokn="x"', "'tokn' not allowed"),
+        ('settings.poll.intervall="1m"', "/settings/poll': additional properties 'intervall'"),
+        ('settings.api.token="x"', "/settings/api': additional properties 'token'"),
+        ('settings.metrics.agent_names_key="x"', "additional properties 'agent_names_key'"),
+        ('settings.api.proxy="http://me:secret@proxy:1"', "/settings/api/proxy"),
+        ("settings.poll.interval=60", "/settings/poll/interval"),
+        ("settings.api.requests_per_minute=0", "/settings/api/requests_per_minute"),
+        ('settings.metrics.families=["latency"]', "/settings/metrics/families/0"),
+        ("settings.metrics.agent_names=false", "/settings/metrics/agent_names"),
+        ('settings.metrics.agent_names="hashed"', "agentNamesKey.secretName"),
+        ('agentNamesKey.secretName="x"', "agentNamesKey.secretName"),
+        ('extraArgs=["--api.token=x"]', "/extraArgs/0"),
+        ('extraArgs=["--web.listen-address=:1"]', "/extraArgs/0"),
+        ('extraEnv=[{"name":"THOUSANDEYES_API_PROXY","value":"x"}]', "'valueFrom'"),
+        ('extraEnv=[{"name":"THOUSANDEYES_TOKEN","value":"x"}]', "'valueFrom'"),
+        ("podSecurityContext.runAsUser=0", "/podSecurityContext/runAsUser"),
+        ('image.digest="latest"', "/image/digest"),
+        ('service.port="http"', "/service/port"),
+        ('{"podMonitor":{"enabled":true},"serviceMonitor":{"enabled":true}}', "podMonitor.enabled"),
     ],
 )
-async def test_invalid_values_are_rejected(
-    values: dict[str, Any], location: str, helm: Helm
-) -> None:
-    values = {**TOKEN, **values} if values else {}
-    assert location in await helm.run("template", values, code=1)
+async def test_invalid_values_are_rejected(value: str, message: str) -> None:
+    output = await helm("template", TOKEN, "--set-json", value, release="test", code=1)
+    assert message in output
+    assert "secret@" not in output
 
 
-async def test_rules_and_dashboards_are_those_of_the_project(helm: Helm) -> None:
-    objects = await helm.template(EVERYTHING)
+async def test_rules_and_dashboards_are_those_of_the_project() -> None:
+    objects = await render("operator")
     rule = next(each for each in objects if each["kind"] == "PrometheusRule")
     assert rule["spec"] == yaml.safe_load(RULES.read_text())
     dashboards: dict[str, Any] = {}
@@ -280,10 +262,25 @@ async def test_rules_and_dashboards_are_those_of_the_project(helm: Helm) -> None
     assert dashboards == {path.name: json.loads(path.read_text()) for path in files}
 
 
-async def test_only_new_settings_restart_the_pod(helm: Helm) -> None:
-    async def annotations(**values: Any) -> Any:
-        objects = await helm.objects({**TOKEN, **values})
-        return objects["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+@pytest.mark.parametrize(
+    ("value", "restarts"), [('settings.log.level="debug"', True), ("service.port=80", False)]
+)
+async def test_only_new_settings_restart_the_pod(value: str, restarts: bool) -> None:
+    old, new = await by_kind(TOKEN), await by_kind(TOKEN, "--set-json", value)
+    template = "Deployment", "spec", "template"
+    assert (old["Deployment"]["spec"] != new["Deployment"]["spec"]) == restarts
 
-    assert await annotations(settings={"log": {"level": "debug"}}) != await annotations()
-    assert await annotations(service={"labels": {"a": "b"}}) == await annotations()
+
+async def test_artifact_hub_shows_the_project() -> None:
+    notes = METADATA["annotations"]
+    (image,) = yaml.safe_load(notes["artifacthub.io/images"])
+    assert image["image"] == pod(await by_kind(TOKEN))["containers"][0]["image"]
+    paths = re.findall(r"/(?:blob|raw)/main/([\w./-]+)", json.dumps(METADATA))
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    changes = yaml.safe_load(notes["artifacthub.io/changes"])
+    kinds = {"added", "changed", "deprecated", "removed", "fixed", "security"}
+    assert {each["kind"] for each in changes} <= kinds
+    section = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
+    assert section.startswith(METADATA["version"])
+    assert len(changes) == section.count("\n- ")

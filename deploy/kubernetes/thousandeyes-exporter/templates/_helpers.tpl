@@ -13,18 +13,32 @@ app.kubernetes.io/name: {{ include "name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Labels of an object: `root`, and its own `labels`. */}}
 {{- define "labels" -}}
-{{ include "selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- $chart := dict
+  "app.kubernetes.io/version" .root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" .root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") }}
+{{- mustMerge (include "selector" .root | fromYaml) $chart (.labels | default dict) .root.Values.commonLabels | toYaml }}
 {{- end }}
 
+{{/* Annotations of an object, if there are any: `root`, and its own `annotations`. */}}
+{{- define "annotations" -}}
+{{- with mustMerge (dict) (.annotations | default dict) .root.Values.commonAnnotations -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Metadata of an object: `root`, and its own `name`, `labels`, and `annotations`, if it has any. */}}
 {{- define "metadata" -}}
-name: {{ include "fullname" . }}
-namespace: {{ .Release.Namespace }}
+name: {{ .name | default (include "fullname" .root) }}
+namespace: {{ .root.Release.Namespace }}
 labels:
   {{- include "labels" . | nindent 2 }}
+{{- with include "annotations" . }}
+{{ . }}
+{{- end }}
 {{- end }}
 
 {{- define "serviceAccountName" -}}
@@ -59,6 +73,24 @@ labels:
 {{- if $api }}{{ $_ := set $files "api" $api }}{{ end }}
 {{- if $metrics }}{{ $_ := set $files "metrics" $metrics }}{{ end }}
 {{- mustMergeOverwrite (deepCopy .Values.settings) $files | toYaml }}
+{{- end }}
+
+{{/* Ports of outgoing connections, separated by spaces: those of the values, and those of URLs in the settings. */}}
+{{- define "egressPorts" -}}
+{{- $ports := list }}
+{{- range .Values.networkPolicy.egressPorts }}
+{{- $ports = append $ports (toString .) }}
+{{- end }}
+{{- range $group := .Values.settings }}
+{{- range $setting := $group }}
+{{- if and (kindIs "string" $setting) (regexMatch "^https?://" $setting) }}
+{{- $url := urlParse $setting }}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" }}
+{{- $ports = append $ports ($port | default (eq $url.scheme "https" | ternary "443" "80")) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- uniq $ports | join " " }}
 {{- end }}
 
 {{/* Probe of a path. With webConfig, TLS or basic authentication may be required, which the script in the image handles. */}}
