@@ -1,11 +1,12 @@
 """The Helm chart: accepted by Helm and Kubernetes, secure, and consistent with the exporter.
 
-No package has the schemas of the Prometheus operator, so its objects are not validated here.
+Objects of the Prometheus operator are not validated: no package has its schemas.
 """
 
 import json
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +18,27 @@ from system.servers import ROOT, RULES, run
 from exporter.settings import load, reference
 
 CHART = ROOT / "deploy/kubernetes/thousandeyes-exporter"
-METADATA = yaml.safe_load((CHART / "Chart.yaml").read_text())
-SCHEMA = json.loads((CHART / "values.schema.json").read_text())
-GENERATOR = runpy.run_path(str(ROOT / "deploy/__main__.py"))
 VERSIONS = ("1.27", "1.37")
 """Oldest and newest supported version of Kubernetes."""
-OPERATOR = "monitoring.coreos.com/v1"
-CA_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt").read_text()
 EXAMPLES = {
     path.name.removesuffix("-values.yaml"): yaml.safe_load(path.read_text())
     for path in sorted((CHART / "ci").iterdir())
 }
-every_example = pytest.mark.parametrize("example", EXAMPLES)
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt").read_text()
 TOKEN = "account-groups"
 """The example with hardly more than a token."""
 Objects = dict[str, dict[str, Any]]
+every_example = pytest.mark.parametrize("example", EXAMPLES)
 
 
-async def helm(
-    command: str, example: str, *arguments: str, release: str = "", code: int = 0
-) -> str:
-    """Run Helm with the values of an example."""
+async def helm(command: str, example: str, *arguments: str, code: int = 0) -> str:
+    """Run a command of Helm with the values of an example."""
     values = f"--values={CHART}/ci/{example}-values.yaml"
-    return await run(
-        "helm", command, *([release] if release else []), str(CHART), values, *arguments, code=code
-    )
+    return await run("helm", *command.split(), str(CHART), values, *arguments, code=code)
 
 
 async def render(example: str, *arguments: str, release: str = "test") -> list[dict[str, Any]]:
-    """Return the objects of an example."""
-    output = await helm("template", example, *arguments, release=release)
+    output = await helm(f"template {release}", example, *arguments)
     return [each for each in yaml.safe_load_all(output) if each]
 
 
@@ -56,13 +48,15 @@ async def by_kind(example: str, *arguments: str) -> Objects:
     return {each["kind"]: each for each in objects if "dashboard" not in str(each["metadata"])}
 
 
-def pod(objects: Objects) -> dict[str, Any]:
-    spec: dict[str, Any] = objects["Deployment"]["spec"]["template"]["spec"]
-    return spec
+def pod(objects: Objects) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the pod and its container."""
+    spec = objects["Deployment"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    return spec, container
 
 
 def test_generated_files_are_up_to_date() -> None:
-    generated = GENERATOR["generated_files"]()
+    generated = runpy.run_path(str(ROOT / "deploy/__main__.py"))["generated_files"]()
     assert {path: path.read_text() for path in generated if path.exists()} == generated
     copies = {path for path in (CHART / "files").rglob("*") if path.is_file()}
     assert copies == {path for path in generated if path.is_relative_to(CHART / "files")}
@@ -70,10 +64,10 @@ def test_generated_files_are_up_to_date() -> None:
 
 @every_example
 async def test_helm_and_kubernetes_accept_every_object(example: str) -> None:
-    assert "WARNING" not in await helm("lint", example, "--strict")
+    assert "WARNING" not in await helm("lint --strict", example)
     for version in VERSIONS:
         for each in await render(example, "--kube-version", version):
-            if each["apiVersion"] != OPERATOR:
+            if each["apiVersion"] != "monitoring.coreos.com/v1":
                 kubernetes_validate.validate(each, version, strict=True)
 
 
@@ -81,12 +75,11 @@ async def test_helm_and_kubernetes_accept_every_object(example: str) -> None:
 async def test_pod_meets_the_restricted_security_standard(example: str) -> None:
     """See https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted."""
     objects = await by_kind(example)
-    spec = pod(objects)
+    spec, container = pod(objects)
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(spec)
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert spec["securityContext"].get("runAsUser", 1) > 0
-    (container,) = spec["containers"]
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -97,53 +90,51 @@ async def test_pod_meets_the_restricted_security_standard(example: str) -> None:
     assert spec["automountServiceAccountToken"] is spec["enableServiceLinks"] is False
     assert not {"Secret", "Role", "ClusterRole", "RoleBinding"} & set(objects)
     assert all(mount["readOnly"] for mount in container["volumeMounts"])
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in spec["volumes"]}
     for volume in spec["volumes"]:
-        if volume["name"] in ("settings", "web"):
-            assert (volume.get("projected") or volume["secret"])["defaultMode"] == 0o440
+        source = volume.get("projected") or (volume["name"] == "web" and volume["secret"])
+        assert not source or source["defaultMode"] == 0o440
 
 
 @every_example
 async def test_objects_select_the_pod_and_its_port(example: str) -> None:
     objects = await by_kind(example)
-    template = objects["Deployment"]["spec"]["template"]
-    labels = template["metadata"]["labels"]
-    (port,) = template["spec"]["containers"][0]["ports"]
-    (service_port,) = objects["Service"]["spec"]["ports"]
-    assert service_port["targetPort"] == port["name"]
-    selectors = [objects["Service"]["spec"]["selector"]]
+    template, service = objects["Deployment"]["spec"]["template"], objects["Service"]
+    (port,) = (each["name"] for each in pod(objects)[1]["ports"])
+    assert [each["targetPort"] for each in service["spec"]["ports"]] == [port]
+    selectors = [service["spec"]["selector"]]
     for kind in {"Deployment", "PodDisruptionBudget", "PodMonitor"} & set(objects):
-        selectors.append(objects[kind]["spec"]["selector"]["matchLabels"])
-    if policy := objects.get("NetworkPolicy"):
-        selectors.append(policy["spec"]["podSelector"]["matchLabels"])
-        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-        assert policy["spec"]["ingress"][0]["ports"] == [{"port": port["name"]}]
-    assert all(selector and selector.items() <= labels.items() for selector in selectors)
-    if monitor := objects.get("ServiceMonitor"):
-        selector = monitor["spec"]["selector"]["matchLabels"].items()
-        assert selector <= objects["Service"]["metadata"]["labels"].items()
+        selectors += [objects[kind]["spec"]["selector"]["matchLabels"]]
+    if policy := objects.get("NetworkPolicy", {}).get("spec"):
+        selectors += [policy["podSelector"]["matchLabels"]]
+        assert policy["policyTypes"] == ["Ingress", "Egress"]
+        assert [rule["ports"] for rule in policy["ingress"]] == [[{"port": port}]]
+    labels = template["metadata"]["labels"].items()
+    assert all(selector and selector.items() <= labels for selector in selectors)
 
 
 @pytest.mark.parametrize(
     ("example", "ports"),
-    [(TOKEN, [443]), ("proxy", [3128]), ("proxy-password", [3128]), ("all", [443, 3128])],
+    [(TOKEN, {443}), ("proxy", {3128}), ("proxy-password", {3128}), ("all", {443, 3128, 8443})],
 )
-async def test_network_policy_allows_name_servers_and_the_api(
-    example: str, ports: list[int]
-) -> None:
+async def test_network_policy_allows_dns_and_the_api(example: str, ports: set[int]) -> None:
     policy = (await by_kind(example))["NetworkPolicy"]["spec"]
-    dns, api = ({port["port"] for port in rule["ports"]} for rule in policy["egress"])
-    assert (dns, api) == ({53, 5353}, set(ports))
+    egress = [{port["port"] for port in rule["ports"]} for rule in policy["egress"]]
+    assert egress == [{53, 5353}, ports]
 
 
 @pytest.mark.parametrize("example", ["operator", "tls", "all"])
 async def test_monitor_scrapes_the_metrics_in_the_job_of_the_rules(example: str) -> None:
     objects = await by_kind(example)
-    monitor = (objects.get("ServiceMonitor") or objects["PodMonitor"])["spec"]
-    (endpoint,) = monitor.get("endpoints") or monitor["podMetricsEndpoints"]
-    settings = EXAMPLES[example].get("settings", {})
-    assert endpoint["port"] == objects["Service"]["spec"]["ports"][0]["name"]
-    assert endpoint["path"] == settings.get("web", {}).get("telemetry_path", "/metrics")
+    service, monitor = objects["Service"], objects.get("ServiceMonitor") or objects["PodMonitor"]
+    (endpoint,) = monitor["spec"].get("endpoints") or monitor["spec"]["podMetricsEndpoints"]
+    selector = monitor["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= service["metadata"]["labels"].items()
+    assert endpoint["port"] == service["spec"]["ports"][0]["name"]
     assert endpoint["scheme"] == ("http" if example == "operator" else "https")
+    web = EXAMPLES[example].get("settings", {}).get("web", {})
+    assert endpoint["path"] == web.get("telemetry_path", "/metrics")
     job = endpoint["relabelings"][0]["replacement"]
     assert set(re.findall('job="([^"]+)"', RULES.read_text())) == {job}
     config = yaml.safe_load(RULES.with_name("prometheus.yml").read_text())
@@ -151,11 +142,12 @@ async def test_monitor_scrapes_the_metrics_in_the_job_of_the_rules(example: str)
 
 
 async def test_probes_request_health_and_readiness() -> None:
-    (plain,) = pod(await by_kind(TOKEN))["containers"]
+    _, plain = pod(await by_kind(TOKEN))
     assert plain["livenessProbe"]["httpGet"] == {"path": "/-/healthy", "port": "metrics"}
     assert plain["readinessProbe"]["httpGet"] == {"path": "/-/ready", "port": "metrics"}
-    (secured,) = pod(await by_kind("tls"))["containers"]
-    script = secured["livenessProbe"]["exec"]["command"][:-1]
+    _, secured = pod(await by_kind("tls"))
+    *script, path = secured["livenessProbe"]["exec"]["command"]
+    assert path == "/-/healthy"
     assert json.dumps(script) in (ROOT / "Dockerfile").read_text()
 
 
@@ -170,8 +162,7 @@ async def test_two_releases_do_not_share_names_or_pods() -> None:
 @every_example
 async def test_exporter_accepts_its_settings(example: str, tmp_path: Path) -> None:
     objects = await by_kind(example)
-    spec = pod(objects)
-    (container,) = spec["containers"]
+    spec, container = pod(objects)
     settings = objects["ConfigMap"]["data"]["settings.yml"]
     config, *arguments = container["args"]
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
@@ -182,41 +173,49 @@ async def test_exporter_accepts_its_settings(example: str, tmp_path: Path) -> No
     (tmp_path / "settings/settings.yml").write_text(settings)
     for source in spec["volumes"][0]["projected"]["sources"]:
         for item in next(iter(source.values())).get("items", []):
-            content = CA_CERTIFICATES if "ca" in item["path"] else "0123456789abcdef"
+            content = CERTIFICATES if "ca" in item["path"] else "0123456789abcdef"
             (tmp_path / "settings" / item["path"]).write_text(content)
     if "web" in mounts:
         (tmp_path / "web" / EXAMPLES[example]["webConfig"].get("key", "web-config.yml")).touch()
-    variables = {
-        each["name"]: each.get("value", "http://me:pw@x") for each in container.get("env", [])
+    env = {
+        each["name"]: each.get("value", "http://me:pw@proxy") for each in container.get("env", [])
     }
-    loaded = load([config, *arguments], variables)
+    loaded = load([config, *arguments], env)
     assert loaded.settings.web.listen_address.port == container["ports"][0]["containerPort"]
     assert (loaded.settings.api.token_file is None) == (example == "demo")
     groups = EXAMPLES[example].get("settings", {}).items()
     given = {f"{group}.{field}" for group, fields in groups for field in fields}
-    effective = {name for name, origin in loaded.origins.items() if origin != "default"}
-    flags = {doc.name for doc in reference() if any(doc.flag in each for each in arguments)}
-    assert (
-        given | flags | {doc.name for doc in reference() if doc.variable in variables} <= effective
-    )
+    given |= {each.name for each in reference() if each.variable in env}
+    given |= {each.name for each in reference() if f"{each.flag}=" in " ".join(arguments)}
+    assert given <= {name for name, origin in loaded.origins.items() if origin != "default"}
 
 
-def test_every_value_is_in_an_example() -> None:
-    def paths(schema: dict[str, Any], values: dict[str, Any] | None) -> set[str]:
-        """Return the values of a schema, or those of them that are given."""
-        found = set()
-        for name, each in schema["properties"].items():
-            nested = (
-                each.get("properties") if name not in ("settings", "podSecurityContext") else {}
-            )
-            if values is None or name in values:
-                inner = paths(each, values and values[name]) if nested else {""}
-                found |= {f"{name}.{path}".removesuffix(".") for path in inner}
-        return found
+async def test_every_value_has_an_example_and_is_rendered() -> None:
+    def paths(schema: dict[str, Any], values: Any) -> set[str]:
+        """Return the names of given values, of all if `values` is None."""
+        return {
+            f"{name}.{path}".rstrip(".")
+            for name, each in schema["properties"].items()
+            if values is None or name in values
+            for path in (paths(each, values and values[name]) if "properties" in each else [""])
+        }
 
-    given = set().union(*(paths(SCHEMA, values) for values in EXAMPLES.values()))
-    given |= {path.replace("podMonitor", "serviceMonitor") for path in given}  # the same template
-    assert paths(SCHEMA, None) - given == {"global"}
+    def scalars(value: Any) -> Iterator[str]:
+        if isinstance(value, dict | list):
+            for each in value.values() if isinstance(value, dict) else value:
+                yield from scalars(each)
+        else:
+            yield str(value).lower() if isinstance(value, bool) else str(value)
+
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    del schema["properties"]["global"]
+    for name in ("settings", "podSecurityContext"):
+        del schema["properties"][name]["properties"]
+    given = set().union(*(paths(schema, values) for values in EXAMPLES.values()))
+    given |= {path.replace("podMonitor", "serviceMonitor") for path in given}  # same template
+    assert paths(schema, None) == given
+    text = await helm("template test", "all")
+    assert [each for each in scalars(EXAMPLES["all"]) if each not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -234,20 +233,19 @@ def test_every_value_is_in_an_example() -> None:
         ("settings.metrics.agent_names=false", "/settings/metrics/agent_names"),
         ('settings.metrics.agent_names="hashed"', "agentNamesKey.secretName"),
         ('agentNamesKey.secretName="x"', "agentNamesKey.secretName"),
-        ('extraArgs=["--api.token=x"]', "/extraArgs/0"),
+        ('extraArgs=["--api.token=secret"]', "/extraArgs/0"),
         ('extraArgs=["--web.listen-address=:1"]', "/extraArgs/0"),
-        ('extraEnv=[{"name":"THOUSANDEYES_API_PROXY","value":"x"}]', "'valueFrom'"),
-        ('extraEnv=[{"name":"THOUSANDEYES_TOKEN","value":"x"}]', "'valueFrom'"),
+        ('extraEnv=[{"name":"THOUSANDEYES_API_PROXY","value":"secret"}]', "'valueFrom'"),
+        ('extraEnv=[{"name":"THOUSANDEYES_TOKEN","value":"secret"}]', "'valueFrom'"),
         ("podSecurityContext.runAsUser=0", "/podSecurityContext/runAsUser"),
         ('image.digest="latest"', "/image/digest"),
-        ('service.port="http"', "/service/port"),
         ('{"podMonitor":{"enabled":true},"serviceMonitor":{"enabled":true}}', "podMonitor.enabled"),
     ],
 )
 async def test_invalid_values_are_rejected(value: str, message: str) -> None:
-    output = await helm("template", TOKEN, "--set-json", value, release="test", code=1)
-    assert message in output
-    assert "secret@" not in output
+    output = await helm("template test", TOKEN, "--set-json", value, code=1)
+    assert message in output.partition("Error: ")[2]
+    assert "secret" not in output.replace("secretName", "")
 
 
 async def test_rules_and_dashboards_are_those_of_the_project() -> None:
@@ -267,20 +265,17 @@ async def test_rules_and_dashboards_are_those_of_the_project() -> None:
 )
 async def test_only_new_settings_restart_the_pod(value: str, restarts: bool) -> None:
     old, new = await by_kind(TOKEN), await by_kind(TOKEN, "--set-json", value)
-    template = "Deployment", "spec", "template"
     assert (old["Deployment"]["spec"] != new["Deployment"]["spec"]) == restarts
 
 
 async def test_artifact_hub_shows_the_project() -> None:
-    notes = METADATA["annotations"]
+    text = (CHART / "Chart.yaml").read_text()
+    notes = yaml.safe_load(text)["annotations"]
     (image,) = yaml.safe_load(notes["artifacthub.io/images"])
-    assert image["image"] == pod(await by_kind(TOKEN))["containers"][0]["image"]
-    paths = re.findall(r"/(?:blob|raw)/main/([\w./-]+)", json.dumps(METADATA))
-    assert paths
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert image["image"] == pod(await by_kind(TOKEN))[1]["image"]
+    assert {(ROOT / path).exists() for path in re.findall(r"/main/([\w./-]+)", text)} == {True}
     changes = yaml.safe_load(notes["artifacthub.io/changes"])
     kinds = {"added", "changed", "deprecated", "removed", "fixed", "security"}
     assert {each["kind"] for each in changes} <= kinds
-    section = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
-    assert section.startswith(METADATA["version"])
-    assert len(changes) == section.count("\n- ")
+    newest = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
+    assert len(changes) == newest.count("\n- ")
