@@ -141,8 +141,11 @@ async def test_monitor_scrapes_the_metrics_in_the_job_of_the_rules(example: str)
     assert [each["job_name"] for each in config["scrape_configs"]] == [job]
 
 
-async def test_probes_request_health_and_readiness() -> None:
-    _, plain = pod(await by_kind(TOKEN))
+async def test_pods_are_probed_and_replaced_when_the_new_one_is_ready() -> None:
+    objects = await by_kind(TOKEN)
+    update = {"maxSurge": 1, "maxUnavailable": 0}
+    assert objects["Deployment"]["spec"]["strategy"]["rollingUpdate"] == update
+    _, plain = pod(objects)
     assert plain["livenessProbe"]["httpGet"] == {"path": "/-/healthy", "port": "metrics"}
     assert plain["readinessProbe"]["httpGet"] == {"path": "/-/ready", "port": "metrics"}
     _, secured = pod(await by_kind("tls"))

@@ -19,7 +19,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   "app.kubernetes.io/version" .root.Chart.AppVersion
   "app.kubernetes.io/managed-by" .root.Release.Service
   "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") }}
-{{- mustMerge (include "selector" .root | fromYaml) $chart (.labels | default dict) .root.Values.commonLabels | toYaml }}
+{{- $own := .labels | default dict }}
+{{- mustMerge (include "selector" .root | fromYaml) $chart $own .root.Values.commonLabels | toYaml }}
 {{- end }}
 
 {{/* Annotations of an object, if there are any: `root`, and its own `annotations`. */}}
@@ -93,7 +94,7 @@ labels:
 {{- uniq $ports | join " " }}
 {{- end }}
 
-{{/* Probe of a path. With webConfig, TLS or basic authentication may be required, which the script in the image handles. */}}
+{{/* Probe of a path. With webConfig, TLS or a password may be required, which the script in the image handles. */}}
 {{- define "probe" -}}
 {{- if .webConfig -}}
 exec:
