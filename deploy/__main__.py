@@ -5,7 +5,6 @@ Helm cannot read files outside a chart, so the chart has copies of rules and das
 
 import json
 import re
-import textwrap
 from collections.abc import Iterator
 from functools import reduce
 from operator import getitem
@@ -55,7 +54,6 @@ SECRETS = {
     if "Secret" in str(each.annotation)
 }
 """Settings that hold secrets, or may hold one."""
-GENERATED = "  # Generated from CHANGELOG.md by `make docs`; do not edit."
 
 
 def generated_files() -> dict[Path, str]:
@@ -98,24 +96,15 @@ def compose_prometheus() -> str:
 
 
 def chart() -> str:
-    """Return Chart.yaml with the current version, and its changes as Artifact Hub shows them."""
+    """Return Chart.yaml with the current version, and with what Artifact Hub shows about it."""
     text = with_version(CHART / "Chart.yaml", f"^(?:appV|v)ersion: |{IMAGE}:")
-    section = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
-    changes = []
-    for kind, entries in re.findall(r"^### (\w+)$(.*?)(?=^###|\Z)", section, re.M | re.S):
-        for entry in re.findall(r"^- (.*?)(?=^- |\Z)", entries, re.M | re.S):
-            words = re.sub(r"\[(.*?)\]\(.*?\)|`|\*\*", r"\1", " ".join(entry.split()))
-            sentence = re.split(r"(?<=\.) (?=[A-Z])", words)[0]
-            changes.append({"kind": kind.lower(), "description": sentence})
-    prerelease = re.search("[a-z]", __version__) is not None
-    security = any(each["kind"] == "security" for each in changes)
-    lines = yaml.safe_dump(changes, sort_keys=False, width=1000, allow_unicode=True)
-    return (
-        text[: text.index(GENERATED)] + GENERATED + "\n"
-        f'  artifacthub.io/prerelease: "{str(prerelease).lower()}"\n'
-        f'  artifacthub.io/containsSecurityUpdates: "{str(security).lower()}"\n'
-        f"  artifacthub.io/changes: |\n{textwrap.indent(lines, ' ' * 4)}"
-    )
+    newest = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
+    _, *paragraphs = newest.split("\n\n")
+    summary = next(each for each in paragraphs if not each.startswith("#"))
+    description = json.dumps(" ".join(summary.split()), ensure_ascii=False)
+    security = str("\n### Security" in newest).lower()
+    text = re.sub("(SecurityUpdates: ).*", rf'\1"{security}"', text)
+    return re.sub('(description: )".*', lambda match: match[1] + description, text)
 
 
 def with_generated(path: Path) -> str:

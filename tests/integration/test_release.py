@@ -50,6 +50,7 @@ def test_version_is_changed_in_one_place(tmp_path: Path) -> None:
     texts = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
     current = re.compile(rf"(?<![\d.]){re.escape(__version__)}(?![\d.])")
     copies = {path for path, text in texts.items() if current.search(text)}
+    shutil.copy(ROOT / "CHANGELOG.md", tmp_path)  # which has all versions
     source = tmp_path / "exporter/__init__.py"
     source.write_text(texts[source].replace(__version__, "7.8.9"))
     run(sys.executable, "-m", "deploy", cwd=tmp_path, PYTHONPATH=str(tmp_path))
