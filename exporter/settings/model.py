@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     FilePath,
     PlainSerializer,
+    PlainValidator,
     Secret,
     SecretStr,
     field_validator,
@@ -33,6 +34,7 @@ from exporter import files
 from exporter.errors import SettingsError
 from exporter.sources import local_networks, sessions
 from exporter.sources.local_networks import TYPES, TargetType
+from exporter.sources.session_filter import Pattern, compile_pattern
 
 PREFIX = "THOUSANDEYES_"
 _UNITS = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
@@ -99,6 +101,12 @@ def _decode(value: object) -> object:
     return [item.strip() for item in re.split(r",(?![^{]*})", value)]
 
 
+def _compile(text: object) -> Pattern:
+    if not isinstance(text, str):
+        raise ValueError("must be a regular expression")  # noqa: TRY004  as pydantic requires
+    return compile_pattern(text)
+
+
 def _certificates(path: Path) -> Path:
     try:
         ssl.create_default_context(cafile=path)
@@ -133,7 +141,10 @@ def _secret(minimum: int) -> AfterValidator:
 
 Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
 Listen = Annotated[ListenAddress, BeforeValidator(_parse_listen_address), PlainSerializer(str)]
-Patterns = Annotated[tuple[re.Pattern[str], ...], BeforeValidator(_decode)]
+PatternText = Annotated[
+    Pattern, PlainValidator(_compile), PlainSerializer(lambda compiled: compiled.pattern)
+]
+Patterns = Annotated[tuple[PatternText, ...], BeforeValidator(_decode)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_decode)]
 AccountGroup = Annotated[str, Field(pattern="^(all|[1-9][0-9]{0,17})$")]
 Family = Annotated[str, Field(pattern=f"^(all|standard|none|{_FAMILIES})$")]
@@ -242,7 +253,7 @@ class LocalNetworksSettings(Group):
 
 
 class FilterSettings(Group):
-    """Sessions to keep. Patterns are regular expressions and match the whole value."""
+    """Sessions to keep. Patterns are regular expressions of RE2 and match the whole value."""
 
     include_sites: Patterns = ()
     """Keep only sites that match one of these patterns."""
@@ -261,7 +272,7 @@ class FilterSettings(Group):
 class SiteGroup(Group):
     """Sites that are published under one name."""
 
-    pattern: re.Pattern[str]
+    pattern: PatternText
     name: str = Field(max_length=256)
 
 

@@ -1,17 +1,46 @@
 """Filters and site groups, applied to the sessions of a poll before they are stored."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from string import digits
+from typing import Protocol
 
 import msgspec
+import re2  # type: ignore[import-untyped]
 
+from exporter.labels import sanitize
 from exporter.sources.rows import Batch, Row
 
-Patterns = Sequence[re.Pattern[str]]
+
+class Pattern(Protocol):
+    """A regular expression of RE2, which takes linear time, whatever the pattern and the text."""
+
+    @property
+    def pattern(self) -> str:
+        """Its text."""
+
+    def fullmatch(self, text: str) -> object:
+        """Return `None` if the whole text does not match."""
+
+
+Patterns = Sequence[Pattern]
+
+
+def compile_pattern(text: str) -> Pattern:
+    """Compile a pattern as Prometheus does: `.` matches line breaks, too. Raises ValueError."""
+    options = re2.Options()
+    options.dot_nl, options.log_errors = True, False
+    try:
+        compiled: Pattern = re2.compile(text, options)
+    except re2.error as error:
+        problem = f"{text!r} is not a pattern of RE2 ({error.args[0].decode(errors='replace')})"
+        problem = " ".join(sanitize(problem).split())
+        syntax = "which has no look-around and no back-references"
+        link = "https://github.com/google/re2/wiki/Syntax"
+        raise ValueError(f"{problem}, {syntax}; see {link}") from None
+    return compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +55,7 @@ class SessionFilter:
     include_agents: Patterns = ()
     exclude_agents: Patterns = ()
     include_protocols: Patterns = ()
-    site_groups: Sequence[tuple[re.Pattern[str], str]] = ()
+    site_groups: Sequence[tuple[Pattern, str]] = ()
     """Pattern and name of each group; a site gets the name of the first match."""
 
     def apply(self, batch: Batch, latest: float) -> Batch:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import hmac
-import re
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from exporter.clock import ApiClock
 from exporter.errors import PollError
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.sources.agents import AgentsConfig, AgentsSource, agent_names
-from exporter.sources.session_filter import SessionFilter
+from exporter.sources.session_filter import SessionFilter, compile_pattern
 from exporter.sources.source import Context
 
 BAD_REQUEST = PollError("protocol", "HTTP status 400", 400)
@@ -142,7 +141,8 @@ async def test_interfaces_and_vpns_are_asked_for_until_the_api_rejects_that():
 
 @fake_time
 async def test_the_last_complete_listing_of_accepted_agents_stays_published():
-    f = SessionFilter(exclude_agents=[re.compile("b")], include_sites=[re.compile("nowhere")])
+    b, nowhere = compile_pattern("b"), compile_pattern("nowhere")
+    f = SessionFilter(exclude_agents=[b], include_sites=[nowhere])
     setup = Setup([agent(id=id_) for id_ in "cab"], accepts=f.accepts_agent)
     assert not setup.source.result.complete
     assert await setup.source.poll() == {"agents": 2}

@@ -1,11 +1,9 @@
 """Filters and site groups."""
 
-import re
-
 import pytest
 from factories import ROUND, batch, network, session, user
 
-from exporter.sources.session_filter import SessionFilter, normalize_host
+from exporter.sources.session_filter import SessionFilter, compile_pattern, normalize_host
 
 ANNA_WIKI = session("1", "anna", "Wiki.example.com:443", "https")
 ANNA_MAIL = session("2", "anna", "mail.example.com.", "http")
@@ -16,7 +14,7 @@ BATCH = batch(ANNA_WIKI, ANNA_MAIL, BERT_WIKI)
 def filter_(**patterns: str) -> SessionFilter:
     """Make a filter; patterns of one kind are separated by spaces."""
     return SessionFilter(
-        **{kind: [re.compile(each) for each in texts.split()] for kind, texts in patterns.items()}
+        **{kind: [compile_pattern(p) for p in texts.split()] for kind, texts in patterns.items()}
     )
 
 
@@ -41,6 +39,21 @@ def test_patterns_match_the_whole_value_and_all_filters_apply(patterns, expected
     assert result.rejected == ({"filtered": 3 - len(expected)} if len(expected) < 3 else {})
 
 
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        (r"(.*\.)*example\.com", "a." * 120 + "example.org", False),
+        (r"(.*\.)*example\.com", "a." * 120 + "example.com", True),
+        ("(?i)münchen|Wien", "MÜNCHEN", True),
+        ("a|b", "ab", False),
+        ("..", "東京", True),
+        (".*", "a\nb", True),
+    ],
+)
+def test_patterns_are_those_of_re2_and_take_linear_time(pattern, text, expected):
+    assert (compile_pattern(pattern).fullmatch(text) is not None) == expected
+
+
 def test_only_the_agent_filters_apply_to_agents():
     f = filter_(include_agents="a.*", exclude_agents="ab", include_sites="nowhere")
     assert [f.accepts_agent(name) for name in ("aa", "ab", "ba")] == [True, False, False]
@@ -58,8 +71,8 @@ def test_rejected_records_are_counted_once_and_the_input_is_unchanged():
 def test_the_first_group_that_matches_the_whole_site_names_it():
     texts = ("wiki", "part"), (r"wiki\..*", "Wiki"), ("w.*", "never")
     f = SessionFilter(
-        include_sites=[re.compile(r".*\.com")],  # of the site, not of its group
-        site_groups=[(re.compile(pattern), name) for pattern, name in texts],
+        include_sites=[compile_pattern(r".*\.com")],  # of the site, not of its group
+        site_groups=[(compile_pattern(pattern), name) for pattern, name in texts],
     )
     assert f.apply(BATCH, ROUND).listings[0] == [
         user("1", "anna", "Wiki", "https"),

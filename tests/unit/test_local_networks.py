@@ -1,7 +1,6 @@
 """The source of local networks: what each probe publishes of its target and of its agent."""
 
 import asyncio
-import re
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from exporter.sources.local_networks import (
     LocalNetworksConfig,
     LocalNetworksSource,
 )
-from exporter.sources.session_filter import SessionFilter
+from exporter.sources.session_filter import SessionFilter, compile_pattern
 from exporter.sources.source import Context
 
 ROUND = int(WALL_START) // 300 * 300
@@ -130,7 +129,7 @@ async def test_all_targets_of_a_type_are_kept_and_reading_them_again_changes_not
 
 @fake_time
 async def test_agents_are_filtered_and_rounds_in_the_future_are_rejected():
-    setup = Setup(SessionFilter(exclude_agents=[re.compile("b")]))
+    setup = Setup(SessionFilter(exclude_agents=[compile_pattern("b")]))
     future = row(agent="c", start=int(WALL_START) + 61)
     found = await setup.poll(*(row(agent=x, icmpPing={"loss": 0}) for x in "aab"), future, {})
     assert found == {("local_network_loss_ratio", "a", "gateway"): 0}

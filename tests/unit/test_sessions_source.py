@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import re
 from contextlib import nullcontext
 from dataclasses import replace
 from email.utils import formatdate
@@ -17,7 +16,7 @@ from exporter.errors import PollError
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.sources.results import SessionsResult
 from exporter.sources.rows import Batch
-from exporter.sources.session_filter import SessionFilter
+from exporter.sources.session_filter import SessionFilter, compile_pattern
 from exporter.sources.sessions import SERIES, SessionsConfig, SessionsSource
 from exporter.sources.source import Context
 from exporter.thousandeyes.v7 import parameters
@@ -130,7 +129,7 @@ async def test_only_complete_polls_change_counters():
 
 @fake_time
 async def test_filtered_and_rejected_records_are_counted():
-    filter_ = SessionFilter(exclude_sites=[re.compile("b")])
+    filter_ = SessionFilter(exclude_sites=[compile_pattern("b")])
     setup = Setup(replace(CONFIG, filter=filter_, tables=[SERIES.select(["sessions"])]))
     now = int(WALL_START)
     late = session("3", start=now + 61)

@@ -24,6 +24,7 @@ from exporter.settings import (
     read_token,
     reference,
 )
+from exporter.sources.session_filter import compile_pattern
 
 ROOT = Path(__file__).parent.parent.parent
 CANARY = "canary-7Yh3kQ"
@@ -228,7 +229,7 @@ def test_a_formatted_duration_parses_to_the_same(milliseconds: int) -> None:
 
 
 REPEATED = ["--filter.include-sites=a{1,3}", "once", "--filter.include-sites=[a-z]+,b"]
-PATTERNS = tuple(map(re.compile, ("a{1,3}", "[a-z]+", "b")))
+PATTERNS = tuple(map(compile_pattern, ("a{1,3}", "[a-z]+", "b")))
 
 
 @pytest.mark.parametrize(
@@ -276,6 +277,16 @@ def test_refused_values(name: str, texts: list[str]) -> None:
     for text in texts:
         (problem,) = problems(f"{DOCS[name].flag}={text}")
         assert re.match(rf"{name}[\w.]* \({DOCS[name].flag}\): ", problem)
+
+
+def test_patterns_that_re2_refuses(capfd: pytest.CaptureFixture[str]) -> None:
+    for text, reason in (("(?=a)b", "(?="), (r"(a)\1", r"\1"), ("(a\x1b", "missing )")):
+        groups = json.dumps([{"pattern": text, "name": "x"}])
+        for name, content in (("filter.exclude_agents", text), ("metrics.site_groups", groups)):
+            (problem,) = problems(f"{DOCS[name].flag}={content}")
+            assert problem.startswith(name)
+            assert all(part in problem for part in (repr(text), reason, "RE2", "wiki/Syntax"))
+    assert capfd.readouterr().err == ""
 
 
 # Combinations
