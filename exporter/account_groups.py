@@ -8,7 +8,7 @@ from typing import Literal
 import structlog
 
 from exporter.clock import ApiClock, poll_deadline
-from exporter.errors import HINTS, PollError
+from exporter.errors import PollError
 from exporter.inventory import AccountGroup
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.poller import Poller
@@ -173,7 +173,7 @@ class AccountGroupManager:
     def _record_failure(self, failure: PollError, seconds: float) -> None:
         """Log a failed listing; if no group is known, it counts as a failed poll of sessions."""
         self.failure = failure
-        reason, hint = failure.reason, HINTS[failure.reason]
+        reason, hint = failure.reason, failure.hint
         log.error("account_groups_not_listed", reason=reason, error=str(failure), hint=hint)
         if self.groups:
             return

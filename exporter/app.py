@@ -12,7 +12,13 @@ import structlog
 from exporter import __version__
 from exporter.account_groups import AccountGroupManager, AccountGroupsConfig
 from exporter.clock import Clock
-from exporter.errors import ExporterError, PollError, Reason, SettingsError
+from exporter.errors import (
+    ExporterError,
+    PollError,
+    Reason,
+    SettingsError,
+    open_files_hint,
+)
 from exporter.metrics.exposition import Format, Snapshot, plain_chunks
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.poller import Poller
@@ -283,7 +289,9 @@ def _client(settings: Settings, metrics: SelfMetrics, clock: Clock) -> Client:
         try:
             return authorization_header(read_token(settings), api.email or "")
         except SettingsError as error:
-            raise PollError("auth", str(error)) from error
+            hint = open_files_hint(error.__cause__)
+            reason: Reason = "connect" if hint else "auth"
+            raise PollError(reason, str(error), hint=hint) from error
 
     return Client(
         api.url,

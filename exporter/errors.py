@@ -2,6 +2,8 @@
 
 # ruff: noqa: E501  one line for each hint
 
+import errno
+import os
 from collections.abc import Iterable
 from typing import Literal, get_args
 
@@ -26,7 +28,7 @@ HINTS: dict[Reason, str] = {
     "server_error": "the next poll retries; see https://status.thousandeyes.com for outages",
     "maintenance": "wait: polling continues and recovers when maintenance ends",
     "redirect": "check api.url and api.version; redirects are not followed",
-    "proxy": "check api.proxy: address, user name and password",
+    "proxy": "check api.proxy: address, user name and password, and firewalls between this host and the proxy",
     "content_type": "open api.url from this host: a captive portal or proxy may be answering instead of the API",
     "too_large": "request less data with filter.search",
     "decompress": "check for a proxy that modifies responses between this host and the API",
@@ -59,8 +61,22 @@ class SettingsError(ExporterError, ValueError):
 class PollError(ExporterError):
     """A poll failed for one of the closed reasons; the message contains no secret."""
 
-    def __init__(self, reason: Reason, message: str, status: int | None = None) -> None:
+    def __init__(
+        self, reason: Reason, message: str, status: int | None = None, hint: str = ""
+    ) -> None:
         self.reason: Reason = reason
         self.status = status
         """HTTP status, if there was a response."""
+        self.hint = hint or HINTS[reason]
+        """What an operator can do; that of the reason unless the cause is known better."""
         super().__init__(message)
+
+
+def open_files_hint(error: BaseException | None) -> str:
+    """Return what to do if an error is due to the limit of open files; empty for other errors."""
+    reached = getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
+    try:  # the resolver of the C library does not tell
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        reached = True
+    return "raise the limit of open files of the exporter, such as LimitNOFILE" if reached else ""

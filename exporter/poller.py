@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from exporter.clock import ApiClock
-from exporter.errors import HINTS, PollError
+from exporter.errors import PollError
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.sources.results import PollRecord, Result
 from exporter.sources.source import Source
@@ -124,8 +124,10 @@ class Poller:
         self.stretched = self.stretched or self._waits(self.source.priority)
         hint = "the previous poll is still running; raise the interval"
         if self.stretched:
-            hint = "the previous poll waits for requests of other sources: raise "
-            hint += "api.requests_per_minute or the interval"
+            hint = (
+                "the previous poll waits for the rate limit: raise api.requests_per_minute or the "
+            )
+            hint += "interval, unless the organization's limit is used up"
         self._log.warning("poll_skipped", hint=hint)
         await self._expire()
 
@@ -181,6 +183,6 @@ class Poller:
             "poll_failed",
             reason=failure.reason,
             error=str(failure),
-            hint=HINTS[failure.reason],
+            hint=failure.hint,
             seconds=seconds,
         )

@@ -121,7 +121,7 @@ def _read_secret(source: SecretStr | Path | None, minimum: int = 1) -> str:
         try:
             text = files.read(source).decode("ascii", "replace")
         except OSError as error:
-            raise SettingsError([f"cannot read {source}: {error.strerror}"]) from None
+            raise SettingsError([f"cannot read {source}: {error.strerror}"]) from error
     else:
         text = source.get_secret_value() if source else ""
     secret = text.rstrip("\r\n")

@@ -14,7 +14,7 @@ from exporter.sources.aggregate import Columns, Fields, aggregate
 from exporter.sources.results import Result
 from exporter.sources.rows import Batch, Joined, Key, Row, RowStore
 from exporter.sources.source import TIME_LIMIT_RATIO, Context, Source
-from exporter.thousandeyes.schema import Search
+from exporter.thousandeyes.schema import Search, describe
 
 T = TypeVar("T")
 
@@ -104,8 +104,7 @@ class RoundSource(Source):
                 )
             )
         if not any(batch.listings) and batch.rejected.total() >= MIN_INVALID_RECORDS:
-            message = f"all {batch.rejected.total():,} records are invalid"
-            raise PollError("schema", message)
+            raise PollError("schema", f"all of the records are invalid: {describe(batch.rejected)}")
         first = self._covered_until is None
         accepted, new = await self._compute(lambda: self._ingest(batch, end))
         self._covered_until = end

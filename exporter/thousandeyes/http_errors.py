@@ -6,8 +6,13 @@ from http.client import responses
 
 import aiohttp
 
-from exporter.errors import PollError, Reason
+from exporter.errors import HINTS, PollError, Reason, open_files_hint
+from exporter.metrics.self_metrics import OrganizationLimits
 
+_NO_TLS = "check scheme and port of api.url or api.proxy: the server does not speak TLS"
+_NO_HTTP = "check scheme and port of api.url, and proxies: the server does not speak HTTP"
+_NO_TLS_REASONS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
+_NO_REQUESTS = "ask ThousandEyes to raise the organization's limit of API requests"
 _STATUS_REASONS: dict[int, Reason] = {
     401: "auth",
     403: "forbidden",
@@ -18,23 +23,31 @@ _STATUS_REASONS: dict[int, Reason] = {
 }
 
 
-def status_error(status: int, route: str) -> PollError:
+def status_error(status: int, route: str, limits: OrganizationLimits) -> PollError:
     """Return the error of a response with a status other than 200."""
     default: Reason = "protocol"
     if status >= 500:
         default = "server_error"
     elif 300 <= status < 400:
         default = "redirect"
-    message = f"{route}: HTTP status {status} {responses.get(status, '')}".rstrip()
-    return PollError(_STATUS_REASONS.get(status, default), message, status)
+    elif status < 300:  # the API answers with 200 only
+        default = "content_type"
+    message, hint = f"{route}: HTTP status {status} {responses.get(status, '')}".rstrip(), ""
+    if status == 429 and limits.limit is not None:
+        message += f"; the organization's limit is {limits.limit:.0f} requests per minute"
+        hint = "" if limits.limit else _NO_REQUESTS
+    return PollError(_STATUS_REASONS.get(status, default), message, status, hint)
 
 
 def transport_error(error: Exception, *, proxied: bool) -> PollError:
     """Return the error of a request without a valid response."""
     errno = getattr(error, "errno", None) or 0
     detail = f": {os.strerror(errno).lower()}" if errno > 0 else ""
+    hint = open_files_hint(error)
     reason: Reason
     match error:
+        case OSError() if hint:
+            reason, message = "connect", f"cannot open a connection{detail}"
         case aiohttp.ClientHttpProxyError():
             reason, message = "proxy", f"the proxy refused the request: HTTP status {error.status}"
         case aiohttp.ClientConnectorError(os_error=ssl.SSLCertVerificationError() as cause):
@@ -43,12 +56,14 @@ def transport_error(error: Exception, *, proxied: bool) -> PollError:
         case aiohttp.ClientConnectorError(os_error=ssl.SSLError() as cause):
             failure = (cause.reason or "unknown error").replace("_", " ").lower()
             reason, message = "tls", f"TLS handshake failed: {failure}"
+            hint = _NO_TLS if cause.reason in _NO_TLS_REASONS else ""
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError() if proxied:
             reason, message = "proxy", f"cannot connect to the proxy{detail}"
         case aiohttp.ClientConnectorDNSError():
             reason, message = "dns", "cannot resolve the host name of the API"
         case aiohttp.ConnectionTimeoutError():
             reason, message = "timeout", "connecting to the API timed out"
+            hint = HINTS["connect"]
         case aiohttp.ClientConnectorError():
             reason, message = "connect", f"cannot connect to the API{detail}"
         case TimeoutError():
@@ -58,5 +73,5 @@ def transport_error(error: Exception, *, proxied: bool) -> PollError:
         case OSError():
             reason, message = "reset", f"the connection to the API was lost{detail}"
         case _:
-            reason, message = "protocol", "the response is not valid HTTP"
-    return PollError(reason, message)
+            reason, message, hint = "protocol", "the response is not valid HTTP", _NO_HTTP
+    return PollError(reason, message, hint=hint)

@@ -215,9 +215,14 @@ def _decode_records(raw: Sequence[Raw], listing: Listing[Any], rejected: Rejecte
         except msgspec.ValidationError as error:
             rejected[_rejection_reason(str(error))] += 1
             if not records and rejected.total() == MAX_INVALID_RECORDS:
-                message = f"the first {MAX_INVALID_RECORDS:,} records of the page are invalid"
+                message = f"the page begins with invalid records only: {describe(rejected)}"
                 raise PollError("schema", message) from None
     return records
+
+
+def describe(rejected: Rejected) -> str:
+    """Return the reasons and their numbers of records as text."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
 
 
 def _rejection_reason(message: str) -> RejectionReason:

@@ -5,12 +5,15 @@ import errno
 import gzip
 import json
 import os
+import resource
+import socket
 import traceback
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +25,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter import NAME, __version__
+from exporter.app import Exporter
 from exporter.errors import PollError, Reason
 from exporter.metrics.self_metrics import OrganizationLimits, SelfMetrics
+from exporter.settings import load
 from exporter.sources.agents import AgentsSource
 from exporter.thousandeyes.api import VERSIONS
 from exporter.thousandeyes.client import (
@@ -139,7 +144,7 @@ async def test_sends_requests_with_the_token_of_the_moment() -> None:
 
 
 STATUSES: dict[Reason, tuple[int, ...]] = {
-    "protocol": (201, 204, 206, 400, 402, 405, 406, 410, 413, 415, 418, 431, 499),
+    "content_type": (201, 204, 206), "protocol": (400, 402, 405, 406, 410, 413, 415, 418, 431, 499),
     "redirect": (300, 301, 302, 303, 304, 307, 308), "auth": (401,), "forbidden": (403,),
     "not_found": (404,), "proxy": (407,), "rate_limited": (429,), "maintenance": (503,),
     "server_error": (500, 501, 502, 504, 520, 599, 999),
@@ -219,6 +224,74 @@ async def test_names_the_cause_of_a_failed_connection() -> None:
         assert error.reason == "connect"
         assert os.strerror(errno.ECONNREFUSED).lower() in str(error)
         assert c.count("api_requests", route=PATH, code="error") == 3
+
+
+@fake_time
+async def test_hints_fit_the_cause() -> None:
+    limits = {f"X_Organization_Rate_Limit_{name}": "0" for name in ("Limit", "Remaining")}
+    async with connected(reply(status=429, **limits)) as c:
+        error = await c.failure()
+        assert "limit is 0" in str(error)
+        assert "poll.interval" not in error.hint
+    async with connected(raw(b"SSH-2.0-OpenSSH_9.2\r\n")) as c:
+        assert "api.version" not in (await c.failure()).hint
+        for options in (
+            {},
+            {"url": "https://api.example", "proxy": c.url.replace("http", "https")},
+        ):
+            plain = {"url": c.url.replace("http", "https"), **options}
+            async with connected(**plain) as tls:
+                error = await tls.failure()
+                assert (error.reason, "api.ca_file" in error.hint) == ("tls", False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@fake_time
+async def test_too_many_open_files_are_named(host: str, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("x")
+    token.chmod(0o600)
+    exporter = Exporter(load([f"--api.token-file={token}"], {}).settings, process=False)
+    await asyncio.to_thread(int)  # imports what threads need
+    limits, lowest = resource.getrlimit(resource.RLIMIT_NOFILE), os.dup(0)
+    os.close(lowest)
+    async with connected(url=f"http://{host}:1") as c, asyncio.timeout(1e6) as deadline:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        try:
+            error = await c.failure()
+            with pytest.raises(PollError) as token_error:
+                await exporter.client.fetch(POST, deadline)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            await exporter.close()
+    for each in (error, token_error.value):
+        assert (each.reason, "LimitNOFILE" in each.hint) == ("connect", True)
+
+
+@pytest.mark.parametrize("dead", [7, 49, 90, 200])
+@fake_time
+async def test_reaches_the_only_address_of_many_that_answers(
+    dead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listen queue of the others is full, so that their packets are dropped."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listening.getsockname())
+        async with connected() as server, connected(url="http://api.example") as c:
+            live = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+            addresses = [listening.getsockname()] * dead + [live]
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in addresses]
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+            start = asyncio.get_running_loop().time()
+            if dead < 100:
+                await c.fetch()
+                assert asyncio.get_running_loop().time() - start < 10
+            else:
+                error = await c.failure()
+                assert (error.reason, "firewall" in error.hint) == ("timeout", True)
 
 
 @fake_time

@@ -155,6 +155,7 @@ async def test_a_poll_of_invalid_records_only_fails(invalid, valid, fails):
     with pytest.raises(PollError) if fails else nullcontext() as failure:
         await setup.source.poll()
     assert not fails or failure.value.reason == "schema"
+    assert not fails or "missing_field 10" in str(failure.value)
 
 
 @fake_time
