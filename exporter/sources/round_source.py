@@ -12,7 +12,7 @@ from exporter.errors import PollError
 from exporter.metrics.families import SeriesTable, Table
 from exporter.sources.aggregate import Columns, Fields, aggregate
 from exporter.sources.results import Result
-from exporter.sources.rows import Batch, Joined, Key, Row, RowStore
+from exporter.sources.rows import Batch, Joined, Key, Row, RowStore, SeenIds
 from exporter.sources.source import TIME_LIMIT_RATIO, Context, Source
 from exporter.thousandeyes.schema import Search, describe
 
@@ -57,6 +57,7 @@ class RoundSource(Source):
         self.config = config
         self.metrics = context.metrics
         self.store = RowStore()
+        self._seen = SeenIds(2 * config.lookback)
         self.result = Result()
         self._api = context.api
         self._api_clock = context.api_clock
@@ -151,11 +152,10 @@ class RoundSource(Source):
     def _ingest(self, batch: Batch, end: int) -> tuple[Batch, list[Row]]:
         """Store what is accepted; return it, and its new rows within the look-back window."""
         accepted = self.accept(batch, end + CLOCK_SKEW_SECONDS)
-        known, oldest = self.store.first.keys(), end - self.config.lookback
-        rows = accepted.listings[0]
-        new = {row.id: row for row in rows if row.id not in known and row.round >= oldest}
+        oldest = end - self.config.lookback
+        new = self._seen.add(row for row in accepted.listings[0] if row.round >= oldest)
         self.store.upsert(accepted.listings)
-        return accepted, list(new.values())
+        return accepted, new
 
     def _build(self, polled: bool) -> tuple[Result, int | None]:
         """Return what is published, and the newest round."""

@@ -84,6 +84,28 @@ class RowStore:
         return max((row.round for row in self.first.values()), default=None)
 
 
+class SeenIds:
+    """Ids of the rows that were seen, so that none is new twice, whatever the API's clock does.
+
+    Ids are kept for some time before the newest round, and no older row is new.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._rounds: dict[str, int] = {}
+        self._oldest = -math.inf
+
+    def add(self, rows: Iterable[Row]) -> list[Row]:
+        """Return the rows that are new, each id once, and remember them."""
+        ids, oldest = self._rounds, self._oldest
+        new = {row.id: row for row in rows if row.id not in ids and row.round >= oldest}
+        ids.update((row.id, row.round) for row in new.values())
+        newest = max((row.round for row in new.values()), default=-math.inf)
+        self._oldest = max(oldest, newest - self._seconds)
+        self._rounds = {id_: round_ for id_, round_ in ids.items() if round_ >= self._oldest}
+        return list(new.values())
+
+
 def matrix(rows: Sequence[Row | None], width: int) -> Floats:
     """Return the values of rows: one column for each row; NaN where there is none."""
     missing = np.full(width, np.nan).tobytes()

@@ -11,7 +11,7 @@ import numpy as np
 from exporter.labels import OTHER
 from exporter.metrics.families import MILLISECONDS, PERCENT, PREFIX, RATIO, Family
 from exporter.sources.aggregate import Fields, to_columns
-from exporter.sources.rows import Joined, Key
+from exporter.sources.rows import Joined, Key, SeenIds
 
 _LATENCY = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 _JITTER = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
@@ -88,16 +88,12 @@ class SiteHistograms:
         Args:
             fields: Numeric fields of user sessions and network sessions.
             max_sites: Sites beyond this number are counted under `__other__`.
-            lookback: Seconds for which sessions stay; their ids are known for twice as long, so
-                that none is observed twice if the API's clock jumps back.
+            lookback: Seconds for which sessions stay; their ids are known for twice as long.
         """
         self._fields = fields
         self._max_sites = max_sites
         self._sites: dict[SiteKey, _Accumulator] = {}
-        self._lookback = lookback
-        self._observed: dict[str, int] = {}
-        """Id to round of the sessions that were observed."""
-        self._newest = 0
+        self._observed = SeenIds(2 * lookback)
         self._started = False
 
     def observe(self, sessions: Sequence[Joined], now: float) -> None:
@@ -113,19 +109,16 @@ class SiteHistograms:
             folded[key] = site = self._fold(SiteKey(*key))
             self._sites.setdefault(site, _Accumulator()).last_session = now
         countable = {key for key, site in folded.items() if site in published or not self._started}
-        new = [
-            session
+        complete = {
+            session[0].id: session
             for session in sessions
-            if session[1]
-            and session[0].id not in self._observed
-            and session[0].key[1:] in countable
+            if session[1] and session[0].key[1:] in countable
+        }
+        new = [
+            complete[user.id] for user in self._observed.add(user for user, _ in complete.values())
         ]
         if self._started and new:
             self._count(new, [folded[user.key[1:]] for user, _ in new])
-        self._observed.update((user.id, user.round) for user, _ in new)
-        self._newest = max([self._newest, *(user.round for user, _ in new)])
-        oldest = self._newest - 2 * self._lookback
-        self._observed = {i: round_ for i, round_ in self._observed.items() if round_ >= oldest}
         self._started = True
         self._sites = {
             site: each

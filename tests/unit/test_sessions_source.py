@@ -171,6 +171,20 @@ async def test_commit_delays_of_new_sessions_are_observed_once():
 
 
 @fake_time
+async def test_no_session_is_observed_twice_when_the_clock_of_the_api_jumps():
+    setup = Setup()
+    await setup.poll(batch(session("0", start=ROUND)))
+    sessions = [session("1", start=ROUND, commit_delay=1.0), session("2", start=ROUND - 43_200)]
+    for offset in (0, 43_200, 0, -43_200, 0):
+        for _ in range(2):
+            await asyncio.sleep(30)
+            setup.api_clock.observe(formatdate(wall() + offset, usegmt=True))
+        result = await setup.poll(batch(*sessions))
+    assert setup.value("session_commit_delay_seconds_count") == 1
+    assert [site.sessions for site in result.sites.values()] == [1]
+
+
+@fake_time
 async def test_a_crash_publishes_nothing_instead_of_old_data():
     setup, complete = Setup(), batch((user("1", start=ROUND), None))
     await setup.poll(complete)
