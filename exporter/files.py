@@ -6,17 +6,18 @@ import stat
 from pathlib import Path
 
 
-def read(path: Path) -> bytes:
-    """Return the content of a regular file.
+def read(path: Path, minimum: int = 1) -> bytes:
+    """Return the content of a regular file with a minimum number of bytes.
 
     Raises:
-        OSError: also for an empty file, and at once for what would block: a pipe or a terminal.
+        OSError: also for a file that is too short, and at once for a pipe or a terminal, which
+            would block.
     """
     with open(path, "rb", opener=_open) as file:  # Path.open takes no opener
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         content = file.read()
-    if not content:
+    if len(content) < minimum:
         raise OSError(errno.EINVAL, "empty file")
     return content
 

@@ -5,7 +5,6 @@ YAML 1.1 makes of plain text (`off`, `1:30`, `2026-01-01`, `012`) stays text, as
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -23,11 +22,6 @@ class YamlError(ValueError):
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
         self.line = line
-
-
-def read(path: Path) -> tuple[object, dict[KeyPath, int]]:
-    """Read a file as `load` reads a text. Raises OSError and YamlError."""
-    return decode(path.read_bytes())
 
 
 def decode(content: bytes) -> tuple[object, dict[KeyPath, int]]:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import CliSettingsSource, EnvSettingsSource, InitSettingsSource
 
-from exporter import NAME, __version__, yaml_file
+from exporter import NAME, __version__, files, yaml_file
 from exporter.errors import SettingsError
 from exporter.settings.model import PREFIX
 from exporter.settings.model import Group as Group
@@ -220,7 +220,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
 def _read_file(path: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Return the groups of a file, and the line of each key. Raises SettingsError."""
     try:
-        content, lines = yaml_file.read(Path(path))
+        content, lines = yaml_file.decode(files.read(Path(path), minimum=0))
     except OSError as error:
         raise SettingsError([f"cannot read {path!r} (config.file): {error.strerror}"]) from None
     except yaml_file.YamlError as error:

@@ -80,8 +80,8 @@ class Client:
 
         Args:
             base_url: Origin of the API, without a version.
-            authorization: Returns the header `Authorization`; called for every request, so that a
-                changed token is used at once.
+            authorization: Returns the header `Authorization`; called in a thread for every request,
+                so that a changed token is used at once.
             metrics: Counts requests and retries.
             timeout: Time limit in seconds for each read; one and a half times that for a request.
             requests_per_minute: Maximum number of requests in any 60 seconds.
@@ -96,6 +96,8 @@ class Client:
         total = 1.5 * timeout
         self.rate_limiter = RateLimiter(requests_per_minute, self.api_clock, total, reserve_seconds)
         self._authorization = authorization
+        self._reading: asyncio.Future[str] | None = None
+        self._timeout = timeout
         self._metrics = metrics
         self._proxy = proxy
         self._saved_retries = MAX_SAVED_RETRIES
@@ -203,7 +205,7 @@ class Client:
 
     async def _send(self, request: Request) -> tuple[bytes, str]:
         """Send a request once, unless its token was rejected recently."""
-        authorization = self._authorization()
+        authorization = await self._read_authorization()
         if authorization == self._rejected:
             async with self._trial:  # one request tries the token again, the others wait for it
                 if authorization == self._rejected:
@@ -211,6 +213,16 @@ class Client:
                         raise PollError("auth", "the API rejected the token less than a minute ago")
                     return await self._exchange(request, authorization)
         return await self._exchange(request, authorization)
+
+    async def _read_authorization(self) -> str:
+        """Read the token; of a file that cannot be read in time, one read at most stays pending."""
+        if not self._reading or self._reading.done():
+            self._reading = asyncio.ensure_future(asyncio.to_thread(self._authorization))
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await asyncio.shield(self._reading)
+        except TimeoutError:
+            raise PollError("auth", f"no token was read within {self._timeout:.0f} s") from None
 
     async def _exchange(self, request: Request, authorization: str) -> tuple[bytes, str]:
         """Return the body of the response and its encoding."""

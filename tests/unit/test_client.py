@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import socket
+import threading
 import traceback
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -320,7 +321,22 @@ async def test_does_not_retry_when_the_deadline_would_pass() -> None:
             assert len(c.requests) == 1
 
 
-# Rejected tokens
+# Tokens
+
+
+async def test_a_token_that_cannot_be_read_in_time_blocks_one_thread_and_nothing_else() -> None:
+    readable, reads = threading.Event(), list[None]()
+
+    def stuck() -> str:
+        reads.append(None)
+        readable.wait(60)
+        return BEARER
+
+    async with connected(authorization=stuck, timeout=0.1) as c:
+        assert [(await c.failure()).reason for _ in range(3)] == ["auth"] * 3
+        assert (len(reads), c.requests) == (1, [])
+        readable.set()
+        assert await c.fetch() == b"{}"
 
 
 @fake_time

@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from operator import attrgetter
@@ -214,9 +215,11 @@ def test_refused_files(content: str, line: int, name: str, end: str, file: Write
 
 
 def test_a_file_that_cannot_be_read_is_the_only_problem(tmp_path: Path) -> None:
-    for path in (str(tmp_path / "missing.yml"), str(tmp_path), ""):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (*(str(tmp_path / name) for name in ("missing.yml", "pipe", "")), ""):
         (problem,) = problems("--log.level=x", environ={"THOUSANDEYES_CONFIG_FILE": path})
         assert path in problem
+        assert "config.file" in problem
 
 
 # Values
