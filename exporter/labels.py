@@ -19,6 +19,9 @@ def sanitize(text: str | None) -> str:
     """
     if text is None:
         return ""
+    if len(text) > 4 * MAX_LENGTH:  # the rest would only take time
+        digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+        text = text[: 3 * MAX_LENGTH] + digest
     if not (text.isascii() and text.isprintable()):
         text = unicodedata.normalize("NFC", "".join(map(_printable, text)))
     text = text.strip(" ")

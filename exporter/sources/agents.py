@@ -61,6 +61,8 @@ TABLES = (INFO, CONNECTION, STATE, FAILURES)
 
 EXPANSIONS = {"expand": f"{_INTERFACE},vpnProfiles"}
 """Query that asks API v7 for interfaces and VPNs."""
+MAX_INTERFACES = 100
+"""Maximum number of interfaces of an agent that are compared."""
 _PREFERENCE = {"ethernet": 0, "wireless": 1, "modem": 2}
 """Which of several interfaces that are connected carries the traffic."""
 
@@ -159,7 +161,8 @@ class AgentRecord(Record[Agent]):
     def convert(self, values: bytes, rejected: Rejected) -> Agent:
         """See `Record.convert`."""
         time = parse_time(self.last_seen, rejected)
-        interface = min(self.network_interface_profiles or [_Interface()], key=_Interface.rank)
+        interfaces = (self.network_interface_profiles or [_Interface()])[:MAX_INTERFACES]
+        interface = min(interfaces, key=_Interface.rank)
         wireless, ethernet = interface.wireless_profile, interface.ethernet_profile
         speed = _number(ethernet.link_speed if ethernet else None)
         failures = {sanitize(each.reason_code) for each in self.agent_explainability_failures or ()}

@@ -104,10 +104,12 @@ class RoundSource(Source):
                     listings, self.aid, deadline, parameters=parameters, priority=self.priority
                 )
             )
+            # Within the time limit, and without the lock, because expiry must not wait for it.
+            accepted = await asyncio.to_thread(self.accept, batch, end + CLOCK_SKEW_SECONDS)
         if not any(batch.listings) and batch.rejected.total() >= MIN_INVALID_RECORDS:
             raise PollError("schema", f"all of the records are invalid: {describe(batch.rejected)}")
         first = self._covered_until is None
-        accepted, new = await self._compute(lambda: self._ingest(batch, end))
+        new = await self._compute(lambda: self._ingest(accepted.listings, end))
         self._covered_until = end
         for reason, count in accepted.rejected.items():
             self.metrics.records_rejected.labels(self.aid, self.name, reason).inc(count)
@@ -149,13 +151,12 @@ class RoundSource(Source):
         async with self._lock:
             return await asyncio.to_thread(function)
 
-    def _ingest(self, batch: Batch, end: int) -> tuple[Batch, list[Row]]:
-        """Store what is accepted; return it, and its new rows within the look-back window."""
-        accepted = self.accept(batch, end + CLOCK_SKEW_SECONDS)
+    def _ingest(self, listings: Sequence[list[Row]], end: int) -> list[Row]:
+        """Store rows; return those of the first listing within the look-back that are new."""
         oldest = end - self.config.lookback
-        new = self._seen.add(row for row in accepted.listings[0] if row.round >= oldest)
-        self.store.upsert(accepted.listings)
-        return accepted, new
+        new = self._seen.add(row for row in listings[0] if row.round >= oldest)
+        self.store.upsert(listings)
+        return new
 
     def _build(self, polled: bool) -> tuple[Result, int | None]:
         """Return what is published, and the newest round."""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal, Protocol, TypeVar
 
+from exporter.errors import PollError
 from exporter.inventory import AccountGroup
 from exporter.thousandeyes import v6, v7
 from exporter.thousandeyes.client import Client
@@ -12,6 +13,10 @@ from exporter.thousandeyes.schema import Listing, Page, Parameters, Rejected, Re
 
 R = TypeVar("R")
 Version = Literal["v6", "v7"]
+
+MAX_RECORDS = 1_000_000
+"""Maximum number of records of a listing in one poll: 1,000 pages of the API, which bounds time and
+memory."""
 
 
 class VersionModule(Protocol):
@@ -75,4 +80,6 @@ class Api:
 async def _collect(pages: AsyncIterator[Page[R]], records: list[R], rejected: Rejected) -> None:
     async for page in pages:
         records += page.records
+        if len(records) > MAX_RECORDS:
+            raise PollError("too_large", f"a listing has more than {MAX_RECORDS:,} records")
         rejected += page.rejected

@@ -5,6 +5,7 @@ to the next page it takes nothing but the cursor.
 """
 
 import asyncio
+import io
 import math
 import random
 import ssl
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 import aiohttp
 import stamina
-from isal import isal_zlib
+from isal import igzip
 from isal.igzip_lib import IsalError
 from yarl import URL
 
@@ -283,18 +284,13 @@ def decompress(body: bytes, encoding: str) -> bytes:
         return body
     if encoding not in ("gzip", "x-gzip"):
         raise PollError("decompress", "the response has a content encoding other than gzip")
-    text = b""
-    while body:  # gzip may have several members
-        decompressor = isal_zlib.decompressobj(31)
-        try:
-            text += decompressor.decompress(body, MAX_BODY_BYTES + 1 - len(text))
-        except IsalError as error:  # type: ignore[misc]  # its stub declares it as a variable
-            raise PollError("decompress", "the response is not valid gzip") from error
-        if len(text) > MAX_BODY_BYTES:
-            raise _too_large()
-        if not decompressor.eof:
-            raise PollError("decompress", "the response is truncated gzip")
-        body = decompressor.unused_data
+    try:
+        file = igzip.IGzipFile(fileobj=io.BytesIO(body))  # type: ignore[no-untyped-call]
+        text = file.read(MAX_BODY_BYTES + 1)
+    except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub is wrong
+        raise PollError("decompress", "the response is not valid gzip") from error
+    if len(text) > MAX_BODY_BYTES:
+        raise _too_large()
     return text
 
 

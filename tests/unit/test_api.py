@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,7 @@ from factories import network, user
 from exporter.errors import PollError
 from exporter.inventory import AccountGroup
 from exporter.sources.sessions import SessionsSource
-from exporter.thousandeyes.api import VERSIONS, Api
+from exporter.thousandeyes.api import MAX_RECORDS, VERSIONS, Api
 from exporter.thousandeyes.client import Client
 from exporter.thousandeyes.schema import Listing, Page, Request
 
@@ -70,6 +71,15 @@ async def test_a_failed_page_stops_all_listings(error: Exception) -> None:
         requests = len(client.log)
         await asyncio.sleep(0.005)
         assert len(client.log) == requests < 20
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_the_number_of_records_is_limited(more: int) -> None:
+    counts = [*[MAX_RECORDS // 10] * 10, more]
+    pages = [page(*[user("1")] * count) for count in counts]
+    with pytest.raises(PollError) if more else nullcontext() as failure:
+        await FakeClient(pages, [page()]).read()
+    assert not failure or failure.value.reason == "too_large"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

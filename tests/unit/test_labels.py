@@ -47,3 +47,7 @@ def test_every_label_value_is_short_printable_and_encodable(text):
 )  # fmt: skip
 def test_values_are_sanitized(text, expected):
     assert sanitize(text) == expected
+
+
+def test_long_values_with_a_common_prefix_stay_distinct():
+    assert len({sanitize("\u0344" * size) for size in (500, 1000, 1100, 8_000_000)}) == 4

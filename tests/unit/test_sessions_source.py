@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 from contextlib import nullcontext
 from dataclasses import replace
 from email.utils import formatdate
@@ -182,6 +183,26 @@ async def test_no_session_is_observed_twice_when_the_clock_of_the_api_jumps():
         result = await setup.poll(batch(*sessions))
     assert setup.value("session_commit_delay_seconds_count") == 1
     assert [site.sessions for site in result.sites.values()] == [1]
+
+
+async def test_a_poll_whose_computation_exceeds_the_deadline_fails_and_delays_no_expiry():
+    filtering, computed = threading.Event(), threading.Event()
+
+    class Slow(SessionFilter):
+        def apply(self, batch, latest):
+            filtering.wait(60)
+            computed.set()
+            return super().apply(batch, latest)
+
+    setup = Setup(replace(CONFIG, interval=0.1, lookback=1.0, overlap=0.5, filter=Slow()))
+    setup.answer = batch(session("1", start=int(setup.api_clock.now())))
+    with pytest.raises(PollError) as failure:
+        await setup.source.poll()
+    assert (failure.value.reason, await setup.source.refresh(polled=False)) == ("deadline", False)
+    filtering.set()
+    await asyncio.to_thread(computed.wait, 60)
+    await setup.source.refresh(polled=True)
+    assert setup.source.result.rows == []
 
 
 @fake_time
