@@ -1,7 +1,9 @@
-"""The limit on the number of per-session series."""
+"""The limit on the number of series: of sessions, and of all other sources together."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 
@@ -76,3 +78,50 @@ def _fold(
     ]
     sources = {**result.sources, "sessions": replace(sessions, tables=[fold(kept, folded)])}
     return replace(result, sources=sources)
+
+
+def limit_agents(results: Sequence[GroupResult], limit: int) -> tuple[Sequence[GroupResult], int]:
+    """Drop all series but those of sessions of the agents that exceed the limit, in label order.
+
+    Returns:
+        The results and the number of dropped series.
+    """
+    counts = Counter[tuple[str, str]]()
+    for each in results:
+        for table in _other_tables(each):
+            for (agent, *_), samples in zip(table.keys, table.samples.tolist(), strict=True):
+                counts[each.group.aid, agent] += samples
+    total = counts.total()
+    if total <= limit:
+        return results, 0
+    agents = sorted(counts)
+    totals = np.cumsum([counts[agent] for agent in agents])
+    kept = int(np.searchsorted(totals, limit, side="right"))
+    dropped = set(agents[kept:])
+    limited = [
+        replace(
+            each,
+            sources={
+                name: result
+                if name == "sessions"
+                else replace(
+                    result, tables=[_without(t, each.group.aid, dropped) for t in result.tables]
+                )
+                for name, result in each.sources.items()
+            },
+        )
+        for each in results
+    ]
+    return limited, total - (int(totals[kept - 1]) if kept else 0)
+
+
+def _other_tables(result: GroupResult) -> Iterator[SeriesTable]:
+    for name, each in result.sources.items():
+        if name != "sessions":
+            yield from each.tables
+
+
+def _without(table: SeriesTable, aid: str, dropped: Collection[tuple[str, str]]) -> SeriesTable:
+    kept = np.array([(aid, key[0]) not in dropped for key in table.keys], dtype=bool)
+    columns = {name: column[kept] for name, column in table.columns.items()}
+    return replace(table, keys=list(compress(table.keys, kept.tolist())), columns=columns)

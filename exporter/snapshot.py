@@ -10,7 +10,7 @@ from exporter.inventory import AccountGroup
 from exporter.metrics.exposition import Snapshot
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.render import GroupResult, render
-from exporter.series_limit import Fold, limit_series
+from exporter.series_limit import Fold, limit_agents, limit_series
 from exporter.sources.results import Result
 
 log = structlog.get_logger()
@@ -26,14 +26,14 @@ class Publication:
     series: int = 0
     """Number of per-session series."""
     dropped: int = 0
-    """Number of series folded by the limit."""
+    """Number of series folded or dropped by the limit."""
 
 
 class SnapshotPublisher:
     """Holds the current publication, and replaces it as a whole when results change."""
 
     def __init__(self, max_series: int, fold: Fold, metrics: SelfMetrics) -> None:
-        """Publish nothing yet; `max_series` is the limit of the per-session series."""
+        """Publish nothing yet; `max_series` limits sessions, and all other sources."""
         self.current = Publication(render([]))
         self._max_series = max_series
         self._fold = fold
@@ -84,4 +84,5 @@ class SnapshotPublisher:
         groups, series, dropped = limit_series(
             results, self._max_series, previous.groups, self._fold
         )
-        return Publication(render(groups), groups, series, dropped)
+        groups, agents_dropped = limit_agents(groups, self._max_series)
+        return Publication(render(groups), groups, series, dropped + agents_dropped)

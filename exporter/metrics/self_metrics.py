@@ -123,7 +123,9 @@ class SelfMetrics:
         self.series_limit = gauge(
             "series_limit", "Configured maximum number of per-session series."
         )
-        self.series_dropped = gauge("series_dropped", "Series folded into __other__ by the limit.")
+        self.series_dropped = gauge(
+            "series_dropped", "Series folded into __other__ or dropped by the limit."
+        )
         self.snapshot_size = gauge(
             "snapshot_size_bytes", "Size of the snapshot as uncompressed text."
         )

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501  one line for each family
 
+import asyncio
 import hashlib
 import hmac
 import math
@@ -262,7 +263,8 @@ class AgentsSource(Source):
             hint = "connections, Wi-Fi signal, link speed and VPNs of agents are not published"
             log.warning("agents_not_expanded", aid=self._aid, error=str(error), hint=hint)
             agents = await self._read()
-        self.result = AgentsResult(self._tables(agents), True, len(agents), agents)
+        tables = await asyncio.to_thread(self._tables, agents)
+        self.result = AgentsResult(tables, True, len(agents), agents)
         return {"agents": len(agents)}
 
     async def refresh(self, *, polled: bool) -> bool:
