@@ -18,7 +18,6 @@ from exporter import __version__
 from exporter.account_groups import PolledGroup
 from exporter.app import Exporter
 from exporter.clock import Clock
-from exporter.errors import HINTS
 from exporter.metrics.exposition import Format
 from exporter.poller import Poller
 from exporter.settings import Loaded, format_duration
@@ -151,7 +150,7 @@ class _Reporter:
     def _api_section(self) -> Section:
         api, clock = self._settings.api, self._exporter.client.api_clock
         if failure := self._exporter.manager.failure:
-            self._find("error", "API", str(failure), HINTS[failure.reason])
+            self._find("error", "API", str(failure), failure.hint)
         skew = clock.clock.wall() - clock.now() if clock.synchronized else None
         if skew and abs(skew) > MAX_CLOCK_SKEW_SECONDS:
             what = f"the local clock differs from the API's clock by {skew:+.0f} s"
@@ -199,7 +198,7 @@ class _Reporter:
             "commit_delay_p95_seconds": p95,
         }
         if failure := sessions.failure:
-            advice = HINTS[failure.reason]
+            advice = failure.hint
             if aid and self._visible and aid not in self._visible:
                 visible = _format(self._visible)
                 advice = f"correct api.account_groups: the token has access to {visible}"
@@ -214,7 +213,7 @@ class _Reporter:
         for poller in polled.pollers[2:]:  # that of agents is a missing permission
             if failure := poller.failure:
                 what = f"{poller.source.name}: {failure}"
-                self._find("warning", about, what, HINTS[failure.reason])
+                self._find("warning", about, what, failure.hint)
         for permission, state in section["permissions"].items():
             if state == "missing":
                 advice = "grant it to the role of the token's user"

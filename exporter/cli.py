@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from exporter import NAME, log
 from exporter.app import poll_once, serve
 from exporter.check import run_check
-from exporter.errors import HINTS, ExporterError, PollError, SettingsError
+from exporter.errors import ExporterError, PollError, SettingsError
 from exporter.settings import Loaded, Settings, SimulatorSettings, load
 from exporter.simulator import Simulator, World, parse_faults
 
@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
     except SettingsError as error:
         problems, code = error.problems, INVALID_SETTINGS
     except ExporterError as error:
-        hint = f"; {HINTS[error.reason]}" if isinstance(error, PollError) else ""
+        hint = f"; {error.hint}" if isinstance(error, PollError) else ""
         problems, code = (f"{error}{hint}",), FAILED
     for problem in problems:
         sys.stderr.write(f"{NAME}: {problem}\n")

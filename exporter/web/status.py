@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 
 from exporter import NAME, __version__
-from exporter.errors import HINTS, PollError
+from exporter.errors import PollError
 from exporter.inventory import AccountGroup
 from exporter.sources.results import PollRecord
 
@@ -165,7 +165,7 @@ _ENVIRONMENT = jinja2.Environment(
 )
 _FILTERS = {"axis": _axis, "duration": _duration, "number": _number, "utc": _utc}
 _ENVIRONMENT.filters.update(_FILTERS, worst_first=worst_first)
-_ENVIRONMENT.globals.update(name=NAME, version=__version__, documentation=DOCS, hints=HINTS)
+_ENVIRONMENT.globals.update(name=NAME, version=__version__, documentation=DOCS)
 _ENVIRONMENT.globals.update(quantities=QUANTITIES, rows=FIRST_SITES)
 _SOURCE, *_ = _LOADER.get_source(_ENVIRONMENT, "status.html")
 _STYLE = _SOURCE.partition("<style>")[2].partition("</style>")[0]
