@@ -12,13 +12,8 @@ import structlog
 from exporter import __version__
 from exporter.account_groups import AccountGroupManager, AccountGroupsConfig
 from exporter.clock import Clock
-from exporter.errors import (
-    ExporterError,
-    PollError,
-    Reason,
-    SettingsError,
-    open_files_hint,
-)
+from exporter.errors import ExporterError, PollError, Reason, SettingsError
+from exporter.files import open_files_hint
 from exporter.metrics.exposition import Format, Snapshot, plain_chunks
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.poller import Poller

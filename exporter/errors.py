@@ -2,8 +2,6 @@
 
 # ruff: noqa: E501  one line for each hint
 
-import errno
-import os
 from collections.abc import Iterable
 from typing import Literal, get_args
 
@@ -70,13 +68,3 @@ class PollError(ExporterError):
         self.hint = hint or HINTS[reason]
         """What an operator can do; that of the reason unless the cause is known better."""
         super().__init__(message)
-
-
-def open_files_hint(error: BaseException | None) -> str:
-    """Return what to do if an error is due to the limit of open files; empty for other errors."""
-    reached = getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
-    try:  # the resolver of the C library does not tell
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        reached = True
-    return "raise the limit of open files of the exporter, such as LimitNOFILE" if reached else ""

@@ -1,4 +1,4 @@
-"""Reads files that an administrator names: settings, secrets, and certificates."""
+"""Reads files that an administrator names, and recognizes the limit of open files."""
 
 import errno
 import os
@@ -24,3 +24,13 @@ def read(path: Path, minimum: int = 1) -> bytes:
 
 def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def open_files_hint(error: BaseException | None) -> str:
+    """Return what to do if an error is due to the limit of open files; empty for other errors."""
+    reached = getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
+    try:  # the resolver of the C library does not tell
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        reached = True
+    return "raise the limit of open files of the exporter, such as LimitNOFILE" if reached else ""

@@ -284,8 +284,7 @@ class MetricsSettings(Group):
     families: Annotated[tuple[Family, ...], BeforeValidator(_decode)] = ("all",)
     """Per-agent metrics: `all`, `standard` (fewer on CPU and memory), `none`, or a list."""
     max_series: int = Field(default=500_000, ge=1, le=10_000_000)
-    """Maximum number of per-session series; new ones above it are folded into `__other__`. Also
-    that of all series of agents and local networks; agents above it are dropped."""
+    """Maximum number of per-session series (folded above it), and of all others (dropped)."""
     agent_names: Literal["plain", "hashed", "off"] = "plain"
     """Names of agents: `plain`, `hashed` with a key, or `off`."""
     agent_names_key: Annotated[SecretStr, _secret(16)] | None = None

@@ -6,7 +6,8 @@ from http.client import responses
 
 import aiohttp
 
-from exporter.errors import HINTS, PollError, Reason, open_files_hint
+from exporter.errors import HINTS, PollError, Reason
+from exporter.files import open_files_hint
 from exporter.metrics.self_metrics import OrganizationLimits
 
 _NO_TLS = "check scheme and port of api.url or api.proxy: the server does not speak TLS"
