@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from exporter.files import open_files_hint
 from exporter.metrics.exposition import Format, Snapshot, plain_chunks
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.poller import Poller
-from exporter.settings import Settings, read_agent_names_key, read_token
+from exporter.settings import Settings, read_agent_names_key, read_otlp_headers, read_token
 from exporter.snapshot import SnapshotPublisher
 from exporter.sources.agents import AgentsConfig, AgentsSource, agent_names
 from exporter.sources.local_networks import (
@@ -76,7 +77,8 @@ class Exporter:
         self.shown: Sequence[tuple[str, str, str]] = ()
         """Name, value and origin of all settings, for the status page; secrets are masked."""
         self.clock = clock or Clock()
-        self.metrics = SelfMetrics(process=process)
+        self._started = self.clock.wall()
+        self.metrics = SelfMetrics(process=process, otlp=process and bool(settings.otlp.endpoint))
         self.client = _client(settings, self.metrics, self.clock)
         self.api = api_type(self.client, settings.api.version)
         self.sources = configured_sources(settings)
@@ -119,10 +121,22 @@ class Exporter:
         ]
 
     async def run(self) -> None:
-        """Poll and publish until canceled."""
+        """Poll, publish and push until canceled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.supervisor.run("snapshot", self.publisher.run))
             tasks.create_task(self.supervisor.run("account groups", self.manager.run))
+            if self.settings.otlp.endpoint:
+                tasks.create_task(self.supervisor.run("otlp", self._push))
+
+    async def _push(self) -> None:
+        """Push to the OTLP receiver until canceled."""
+        from exporter.otlp.push import PushConfig, Pusher  # noqa: PLC0415  time and memory
+
+        otlp, port = self.settings.otlp, self.settings.web.listen_address.port
+        headers = partial(read_otlp_headers, self.settings)
+        instance = f"{socket.gethostname()}:{port}"
+        config = PushConfig(str(otlp.endpoint), headers, otlp.interval, instance, self._started)
+        await Pusher(config, self.publisher, self.metrics, self.clock).run()
 
     @property
     def snapshot(self) -> Snapshot:

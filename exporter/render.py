@@ -1,6 +1,6 @@
 """Write the results of all account groups as a snapshot."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import cast
@@ -47,8 +47,7 @@ def render(groups: Sequence[GroupResult]) -> Snapshot:
     writer = Writer()
     columns: dict[Family, list[tuple[Sequence[str], Floats]]] = {}
     for group in groups:
-        info = ACCOUNT_GROUP_INFO.ones([(group.group.name,)] if group.group.name else [])
-        for table in (*(table for each in group.sources.values() for table in each.tables), info):
+        for table in tables(group):
             label_sets = _label_sets(group.group.aid, table)
             for family in table.families if table.keys else ():
                 column = table.columns[family.short_name]
@@ -59,6 +58,13 @@ def render(groups: Sequence[GroupResult]) -> Snapshot:
     common = writer.part()
     tails = {format_: compress(_site_sessions(format_, groups), common.crc) for format_ in Format}
     return Snapshot(common, tails)
+
+
+def tables(group: GroupResult) -> Iterator[SeriesTable]:
+    """Yield all tables of an account group; the last one has its name."""
+    for result in group.sources.values():
+        yield from result.tables
+    yield ACCOUNT_GROUP_INFO.ones([(group.group.name,)] if group.group.name else [])
 
 
 def _label_sets(aid: str, table: SeriesTable) -> list[str]:

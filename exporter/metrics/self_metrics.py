@@ -43,10 +43,10 @@ class OrganizationLimits(NamedTuple):
 
 
 class SelfMetrics:
-    """Metrics about polls, API requests and the snapshot."""
+    """Metrics about polls, API requests, the snapshot and pushes."""
 
-    def __init__(self, *, process: bool = True) -> None:
-        """Create all metrics; `process` adds `process_*` and `python_*`."""
+    def __init__(self, *, process: bool = True, otlp: bool = True) -> None:
+        """Create all metrics; `process` adds `process_*` and `python_*`, `otlp` those of pushes."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self.rate_limit = OrganizationLimits()
@@ -128,6 +128,36 @@ class SelfMetrics:
         )
         self.snapshot_size = gauge(
             "snapshot_size_bytes", "Size of the snapshot as uncompressed text."
+        )
+        pushes = registry if otlp else None
+        self.otlp_pushes = Counter(
+            f"{PREFIX}otlp_pushes", "Pushes with OTLP, complete and failed.", registry=pushes
+        )
+        self.otlp_push_failures = Counter(
+            f"{PREFIX}otlp_push_failures",
+            "Failed pushes with OTLP by reason.",
+            ["reason"],
+            registry=pushes,
+        )
+        self.otlp_last_push_success_timestamp = Gauge(
+            f"{PREFIX}otlp_last_push_success_timestamp_seconds",
+            "End of the last complete push with OTLP, Unix time; 0: none yet.",
+            registry=pushes,
+        )
+        self.otlp_last_push_duration = Gauge(
+            f"{PREFIX}otlp_last_push_duration_seconds",
+            "Duration of the last push with OTLP.",
+            registry=pushes,
+        )
+        self.otlp_data_points = Counter(
+            f"{PREFIX}otlp_data_points",
+            "Data points that the OTLP receiver accepted.",
+            registry=pushes,
+        )
+        self.otlp_data_points_rejected = Counter(
+            f"{PREFIX}otlp_data_points_rejected",
+            "Data points that the OTLP receiver rejected in requests that it accepted.",
+            registry=pushes,
         )
         self._by_account_group: tuple[MetricWrapperBase, ...] = (
             self.up, self.polls, self.poll_failures, self.polls_skipped, self.last_poll_timestamp,

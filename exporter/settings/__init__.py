@@ -31,6 +31,7 @@ from exporter.settings.model import SimulatorSettings as SimulatorSettings
 from exporter.settings.model import format_duration as format_duration
 from exporter.settings.model import parse_duration as parse_duration
 from exporter.settings.model import read_agent_names_key as read_agent_names_key
+from exporter.settings.model import read_otlp_headers as read_otlp_headers
 from exporter.settings.model import read_token as read_token
 from exporter.yaml_file import KeyPath
 
@@ -259,10 +260,10 @@ def _name(key: KeyPath) -> str:
 
 
 def _warnings(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
-    for name in ("api.token", "api.proxy", "metrics.agent_names_key"):
+    for name in ("api.token", "api.proxy", "metrics.agent_names_key", "otlp.headers"):
         if origins[name].startswith("--"):
             yield f"{origins[name]}: other users can see the command line; use a file or a variable"
-    for name in ("api.token_file", "metrics.agent_names_key_file"):
+    for name in ("api.token_file", "metrics.agent_names_key_file", "otlp.headers_file"):
         path = attrgetter(name)(settings)
         if path and path.stat().st_mode & stat.S_IROTH:
             yield f"{name} ({origins[name]}): other users can read the file; run chmod o-r on it"

@@ -6,7 +6,7 @@ A validator raises ValueError with what would be right, and never quotes the val
 import json
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ from exporter.sources.session_filter import Pattern, compile_pattern
 PREFIX = "THOUSANDEYES_"
 _UNITS = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 _DURATION = re.compile("".join(f"(?:([0-9]{{1,9}}){unit})?" for unit in _UNITS) + "|0")
+_HEADER = re.compile(r"([\w!#$%&'*+.^`|~-]+): *([!-~](?:[ -~]*[!-~])?) *", re.ASCII)
 _TABLES = (sessions.SERIES, local_networks.TARGETS, local_networks.AGENTS)
 _FAMILIES = "|".join(family.short_name for table in _TABLES for family in table.families)
 _SEARCH_KEYS = (
@@ -115,13 +116,42 @@ def _certificates(path: Path) -> Path:
     return path
 
 
+def _otlp_endpoint(text: str) -> str:
+    url = AnyHttpUrl(text)
+    if url.username or url.password or url.fragment:
+        raise ValueError("must be a URL without user name; set otlp.headers for authentication")
+    return str(url)
+
+
+def _read_file(path: Path) -> str:
+    """Return the text of a secret's file."""
+    try:
+        return files.read(path).decode("ascii", "replace")
+    except OSError as error:
+        raise SettingsError([f"cannot read {path}: {error.strerror}"]) from error
+
+
+def _read_headers(source: Mapping[str, SecretStr] | Path) -> dict[str, str]:
+    """Return HTTP headers, or those of the lines of a file."""
+    if isinstance(source, Path):
+        lines = _read_file(source).splitlines()
+    else:
+        lines = [f"{name}: {value.get_secret_value()}" for name, value in source.items()]
+    headers = [_HEADER.fullmatch(line) for line in lines]
+    if not all(headers):
+        raise SettingsError(["headers must be Name: value in ASCII, one on a line of the file"])
+    return {header[1]: header[2] for header in headers if header}
+
+
+def _headers(source: Any) -> Any:
+    _read_headers(source)
+    return source
+
+
 def _read_secret(source: SecretStr | Path | None, minimum: int = 1) -> str:
     """Return a secret, or the content of its file."""
     if isinstance(source, Path):
-        try:
-            text = files.read(source).decode("ascii", "replace")
-        except OSError as error:
-            raise SettingsError([f"cannot read {source}: {error.strerror}"]) from error
+        text = _read_file(source)
     else:
         text = source.get_secret_value() if source else ""
     secret = text.rstrip("\r\n")
@@ -314,6 +344,25 @@ class WebSettings(Group):
     """Maximum number of concurrent requests."""
 
 
+class OtlpSettings(Group):
+    """Push to an OTLP receiver, in addition to scrapes."""
+
+    endpoint: Annotated[str, AfterValidator(_otlp_endpoint)] | None = None
+    """Full URL that receives OTLP metrics over HTTP, such as `http://localhost:4318/v1/metrics`."""
+    headers: Annotated[
+        dict[str, SecretStr], BeforeValidator(_decode), AfterValidator(_headers)
+    ] = {}
+    """HTTP headers, such as `{"Authorization": "Bearer …"}`. Prefer `otlp.headers_file`."""
+    headers_file: Annotated[FilePath, AfterValidator(_headers)] | None = None
+    """File with a line `Name: value` for each HTTP header; it is read again for every push."""
+    interval: Duration = Field(default=60.0, ge=1, le=3600)
+    """Time between two pushes, and time limit of a push."""
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.headers and self.headers_file:
+            yield "otlp.headers and otlp.headers_file are mutually exclusive"
+
+
 class LogSettings(Group):
     """Log lines on standard error."""
 
@@ -364,6 +413,7 @@ class Settings(BaseSettings):
     filter: FilterSettings = FilterSettings()
     metrics: MetricsSettings = MetricsSettings()
     web: WebSettings = WebSettings()
+    otlp: OtlpSettings = OtlpSettings()
     log: LogSettings = LogSettings()
     simulator: SimulatorSettings = SimulatorSettings()
 
@@ -376,3 +426,8 @@ def read_token(settings: Settings) -> str:
 def read_agent_names_key(settings: Settings) -> str:
     """Return the key of hashed names; its file is read again. Raises SettingsError."""
     return _read_secret(settings.metrics.agent_names_key or settings.metrics.agent_names_key_file)
+
+
+def read_otlp_headers(settings: Settings) -> dict[str, str]:
+    """Return the HTTP headers of pushes; their file is read again. Raises SettingsError."""
+    return _read_headers(settings.otlp.headers_file or settings.otlp.headers)

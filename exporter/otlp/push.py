@@ -1,0 +1,243 @@
+"""Push of all metrics to an OTLP receiver, over HTTP with protobuf.
+
+Follows https://opentelemetry.io/docs/specs/otlp/#otlphttp. Headers, which have secrets, are sent to
+the configured URL only; texts of the receiver, which may repeat labels, are not logged.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import responses
+from typing import Literal, get_args
+
+import aiohttp
+import stamina
+import structlog
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
+
+from exporter import NAME, __version__
+from exporter.clock import Clock, parse_http_date
+from exporter.errors import ExporterError, SettingsError
+from exporter.metrics.self_metrics import SelfMetrics
+from exporter.otlp.convert import Period, requests
+from exporter.snapshot import SnapshotPublisher
+
+log = structlog.get_logger()
+
+PushReason = Literal["connect", "timeout", "reset", "auth", "redirect", "unavailable", "rejected"]
+HINTS: dict[PushReason, str] = {
+    "connect": "check otlp.endpoint, its certificate, and outbound firewall rules",
+    "timeout": "check the load of the receiver and outbound firewall rules, or raise otlp.interval",
+    "reset": "check the receiver, and proxies and firewalls before it",
+    "auth": "check otlp.headers, or the file of otlp.headers_file, which is read again every time",
+    "redirect": "set otlp.endpoint to the final URL; redirects are not followed",
+    "unavailable": "the next push retries; check the load and the limits of the receiver",
+    "rejected": "check otlp.endpoint: it must be the full URL for OTLP metrics over HTTP",
+}
+"""What an operator can do about each reason of a failed push."""
+REQUEST_SECONDS = 10.0
+"""Time limit of a request, as in the OpenTelemetry protocol exporter (OTEL_EXPORTER_OTLP_TIMEOUT,
+https://opentelemetry.io/docs/specs/otel/protocol/exporter/)."""
+MAX_BACKOFF_SECONDS = 5.0
+MAX_RESPONSE_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class PushConfig:
+    """Where to push, and how often."""
+
+    endpoint: str
+    """Full URL."""
+    headers: Callable[[], Mapping[str, str]]
+    """Returns the HTTP headers; called for every push. Raises SettingsError."""
+    interval: float
+    """Seconds between pushes. Also the time limit of a push, because newer values follow."""
+    instance: str
+    """Identifies this exporter, also after a restart."""
+    started: float
+    """When all counters were 0, Unix seconds."""
+
+
+class PushError(ExporterError):
+    """A push failed for one of the closed reasons; the message contains no secret."""
+
+    def __init__(self, reason: PushReason, message: str, retry: bool | float = False) -> None:
+        """Create an error; `retry` is whether to retry, or after how many seconds."""
+        self.reason: PushReason = reason
+        self.retry = retry
+        super().__init__(message)
+
+
+class Pusher:
+    """Pushes at a fixed interval, one request at a time, never two pushes at once."""
+
+    def __init__(
+        self, config: PushConfig, publisher: SnapshotPublisher, metrics: SelfMetrics, clock: Clock
+    ) -> None:
+        """Create a pusher; nothing is sent yet.
+
+        Args:
+            config: Where to push, and how often.
+            publisher: Has the current snapshot.
+            metrics: The exporter's own metrics; counts the pushes, too.
+            clock: Clocks of this host.
+        """
+        self._config = config
+        self._publisher = publisher
+        self._metrics = metrics
+        self._clock = clock
+        # https://opentelemetry.io/docs/specs/semconv/resource/service/; Prometheus makes the labels
+        # job and instance of them, and job is that of the documented scrape configuration.
+        self._resource = {
+            "service.name": "thousandeyes",
+            "service.version": __version__,
+            "service.instance.id": config.instance,
+        }
+        self._failures = 0
+        self._failing_since = 0.0
+        self._reason: PushReason | None = None
+        for reason in get_args(PushReason):
+            metrics.otlp_push_failures.labels(reason)
+
+    async def run(self) -> None:
+        """Push now and at every interval."""
+        loop = asyncio.get_running_loop()
+        async with aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(REQUEST_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers={"User-Agent": f"{NAME}/{__version__}"},
+        ) as session:
+            while True:
+                start = loop.time()
+                await self._push(session)
+                await asyncio.sleep(start + self._config.interval - loop.time())
+
+    async def _push(self, session: aiohttp.ClientSession) -> None:
+        """Push once and record the outcome."""
+        start = asyncio.get_running_loop().time()
+        failure = None
+        try:
+            async with asyncio.timeout(self._config.interval) as deadline:
+                await self._send_all(session, deadline)
+        except PushError as error:
+            failure = error
+        except TimeoutError:
+            failure = PushError(
+                "timeout", f"the push took longer than {self._config.interval:.0f} s"
+            )
+        self._record(failure, asyncio.get_running_loop().time() - start)
+
+    async def _send_all(self, session: aiohttp.ClientSession, deadline: asyncio.Timeout) -> None:
+        """Send the current values. Raises PushError; the requests before it were accepted."""
+        try:
+            headers = self._config.headers()
+        except SettingsError as error:
+            raise PushError("auth", str(error)) from error
+        period = Period(int(self._config.started * 1e9), int(self._clock.wall() * 1e9))
+        own, groups = self._metrics.registry.collect(), self._publisher.current.groups
+        bodies = requests(own, groups, period, self._resource)
+        while request := await asyncio.to_thread(next, bodies, None):
+            body, points = request
+            rejected = await self._send(session, body, headers, deadline)
+            self._metrics.otlp_data_points.inc(points - rejected)
+            self._metrics.otlp_data_points_rejected.inc(rejected)
+            if rejected:
+                hint = "see the log of the receiver"
+                log.warning("otlp_data_points_rejected", data_points=rejected, hint=hint)
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        body: bytes,
+        headers: Mapping[str, str],
+        deadline: asyncio.Timeout,
+    ) -> int:
+        """Send a request, with retries before the deadline; return how many points it rejected."""
+
+        def backoff(error: Exception) -> bool | float:
+            retry = error.retry if isinstance(error, PushError) else False
+            pause = MAX_BACKOFF_SECONDS if retry is True else retry
+            end = deadline.when() or 0.0
+            return retry if asyncio.get_running_loop().time() + pause < end else False
+
+        rejected = 0
+        async for attempt in stamina.retry_context(
+            backoff, attempts=None, timeout=None, wait_initial=1.0, wait_max=MAX_BACKOFF_SECONDS
+        ):
+            with attempt:
+                rejected = await self._exchange(session, body, headers)
+        return rejected
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, body: bytes, headers: Mapping[str, str]
+    ) -> int:
+        """Send a request once. Raises PushError."""
+        format_ = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
+        try:
+            async with session.post(
+                self._config.endpoint,
+                data=body,
+                headers={**headers, **format_},
+                allow_redirects=False,
+            ) as response:
+                if response.status // 100 != 2:
+                    raise self._status_error(response)
+                content = b""
+                while chunk := await response.content.read(MAX_RESPONSE_BYTES - len(content)):
+                    content += chunk
+                reply = ExportMetricsServiceResponse.FromString(content)
+                return reply.partial_success.rejected_data_points
+        except DecodeError:
+            failure = PushError("rejected", "the response is not that of an OTLP receiver")
+        except TimeoutError:
+            failure = PushError("timeout", "the receiver did not respond in time", retry=True)
+        except aiohttp.ClientConnectorError as error:
+            problem = error.os_error.strerror or type(error.os_error).__name__
+            failure = PushError("connect", f"cannot connect to the receiver: {problem}", retry=True)
+        except (aiohttp.ClientError, OSError):
+            failure = PushError("reset", "the connection to the receiver was lost", retry=True)
+        raise failure  # not in the handler: the cause contains the request and so the headers
+
+    def _status_error(self, response: aiohttp.ClientResponse) -> PushError:
+        """Return the error of a response with a status other than 2xx."""
+        message = f"HTTP status {response.status} {responses.get(response.status, '')}".rstrip()
+        if response.status in (429, 502, 503, 504):
+            after = response.headers.get("Retry-After", "")
+            date = parse_http_date(after)
+            seconds = float(after) if after.isdecimal() else date and date - self._clock.wall()
+            return PushError("unavailable", message, True if seconds is None else max(seconds, 0.0))
+        if response.status in (401, 403):
+            return PushError("auth", message)
+        return PushError("redirect" if response.status // 100 == 3 else "rejected", message)
+
+    def _record(self, failure: PushError | None, seconds: float) -> None:
+        now = asyncio.get_running_loop().time()
+        self._metrics.otlp_pushes.inc()
+        self._metrics.otlp_last_push_duration.set(seconds)
+        if failure:
+            if not self._failures:
+                self._failing_since = now - seconds
+            self._failures += 1
+            self._reason = failure.reason
+            self._metrics.otlp_push_failures.labels(failure.reason).inc()
+            log.error(
+                "otlp_push_failed",
+                reason=failure.reason,
+                error=str(failure),
+                hint=HINTS[failure.reason],
+                seconds=seconds,
+            )
+            return
+        self._metrics.otlp_last_push_success_timestamp.set(self._clock.wall())
+        if self._failures:
+            log.info(
+                "otlp_push_recovered",
+                reason=self._reason,
+                failed_pushes=self._failures,
+                after_seconds=now - self._failing_since,
+            )
+        self._failures = 0
