@@ -61,6 +61,9 @@ class PushConfig:
     """When all counters were 0, Unix seconds."""
 
 
+stamina.instrumentation.set_on_retry_hooks([])  # its log lines are not among the documented
+
+
 class PushError(ExporterError):
     """A push failed for one of the closed reasons; the message contains no secret."""
 

@@ -67,6 +67,26 @@ fi
     for file in *.deb; do dpkg -x "$file" "$folder"; done
     [ ! -e "$folder/usr/sbin/nginx" ] || ln -sf ../sbin/nginx "$bin/nginx"
 )
+# Prints the host's mirror of Debian, if it has package lists.
+mirror() {
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' |
+        grep -v security | head -n 1
+}
+
+# A server that receives OTLP, which Debian's Prometheus does not.
+[ -x "$bin/victoria-metrics" ] || (
+    cd "$work"
+    [ -n "$(mirror)" ] || apt-get -q update
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    echo "deb [signed-by=$keys] $(mirror) trixie main" >sources.list
+    mkdir -p lists/partial cache/archives/partial "$bin"
+    set -- -q -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$work/sources.list" \
+        -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$work/lists" -o Dir::Cache="$work/cache"
+    apt-get "$@" update
+    apt-get "$@" download 'victoria-metrics=1.112.*'
+    dpkg -x victoria-metrics_*.deb unpacked
+    install unpacked/usr/bin/victoria-metrics "$bin"
+)
 # The path of Alertmanager's default templates is compiled in.
 templates=/usr/share/prometheus/alertmanager
 [ -e "$templates" ] || [ ! -e "$folder$templates" ] || {
