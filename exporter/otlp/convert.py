@@ -18,7 +18,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    AGGREGATION_TEMPORALITY_CUMULATIVE,
+    AGGREGATION_TEMPORALITY_CUMULATIVE as CUMULATIVE,
+)
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     Gauge,
     Histogram,
     HistogramDataPoint,
@@ -32,18 +34,16 @@ from exporter.render import GroupResult, tables
 from exporter.sources.site_histograms import HISTOGRAMS, SITE_SESSIONS, SITE_SESSIONS_HELP
 
 MAX_POINTS = 10_000
-"""Maximum number of data points of one request, which is then about 2 MB, 150 kB compressed."""
+"""Maximum number of data points of one request, which is then about 1.5 MB, 300 kB compressed."""
 
-Points = Sequence[NumberDataPoint] | Sequence[HistogramDataPoint]
-Kind = Literal["gauge", "counter", "histogram"]
-_DATA: dict[Kind, dict[str, Any]] = {
-    "gauge": {"gauge": Gauge()},
-    "counter": {
-        "sum": Sum(aggregation_temporality=AGGREGATION_TEMPORALITY_CUMULATIVE, is_monotonic=True)
-    },
-    "histogram": {
-        "histogram": Histogram(aggregation_temporality=AGGREGATION_TEMPORALITY_CUMULATIVE)
-    },
+Labels = Iterable[tuple[str, str]]
+Kind = Literal["gauge", "sum", "histogram"]
+Family = tuple[str, str, Kind, Sequence[Any]]
+"""Name, help text, kind, and data points."""
+DATA: dict[Kind, Any] = {
+    "gauge": Gauge(),
+    "sum": Sum(aggregation_temporality=CUMULATIVE, is_monotonic=True),
+    "histogram": Histogram(aggregation_temporality=CUMULATIVE),
 }
 
 
@@ -56,25 +56,19 @@ class Period:
     end: int
     """When the values were collected."""
 
-    def number(self, labels: Iterable[tuple[str, str]], value: float = 0.0) -> NumberDataPoint:
-        """Make the data point of a gauge."""
-        attributes = _attributes(labels)
-        return NumberDataPoint(attributes=attributes, time_unix_nano=self.end, as_double=value)
-
-    def counter(self, labels: Iterable[tuple[str, str]], value: float) -> NumberDataPoint:
-        """Make the data point of a counter."""
-        point = self.number(labels, value)
-        point.start_time_unix_nano = self.start
-        return point
+    def number(self, kind: Kind, labels: Labels, value: float = 0.0) -> NumberDataPoint:
+        """Make the data point of a gauge or counter."""
+        return NumberDataPoint(
+            attributes=_attributes(labels),
+            start_time_unix_nano=self.start if kind == "sum" else 0,
+            time_unix_nano=self.end,
+            as_double=value,
+        )
 
     def histogram(
-        self,
-        labels: Iterable[tuple[str, str]],
-        bounds: Sequence[float],
-        buckets: Sequence[float],
-        total: float,
+        self, labels: Labels, bounds: Sequence[float], buckets: Sequence[float], total: float
     ) -> HistogramDataPoint:
-        """Make a histogram of Prometheus' cumulative buckets, which end with that of infinity."""
+        """Make a histogram of cumulative buckets, which end with that of infinity."""
         return HistogramDataPoint(
             attributes=_attributes(labels),
             start_time_unix_nano=self.start,
@@ -101,23 +95,20 @@ def requests(
         resource: Attributes of the exporter.
 
     Yields:
-        The body, an `ExportMetricsServiceRequest` compressed with gzip, and the number of its data
-        points.
+        An `ExportMetricsServiceRequest` compressed with gzip, and the number of its data points.
     """
     message, count = ExportMetricsServiceRequest(), 0
     for name, help_, kind, points in chain(_own(own, period), _published(groups, period)):
-        rest = points
-        while rest:
-            part = rest[: min(MAX_POINTS - count, BATCH_SIZE)]
-            rest = rest[len(part) :]
+        start = 0
+        while part := points[start : start + min(BATCH_SIZE, MAX_POINTS - count)]:
             if not count:
                 message = ExportMetricsServiceRequest()
                 parent = message.resource_metrics.add()
                 parent.resource.attributes.extend(_attributes(resource.items()))
                 metrics = parent.scope_metrics.add().metrics
-            metric = metrics.add(name=name, description=help_, **_DATA[kind])
-            getattr(metric, metric.WhichOneof("data") or "").data_points.extend(part)
-            count += len(part)
+            metric = metrics.add(name=name, description=help_, **{kind: DATA[kind]})
+            getattr(metric, kind).data_points.extend(part)
+            start, count = start + len(part), count + len(part)
             if count == MAX_POINTS:
                 yield _encode(message), count
                 count = 0
@@ -129,47 +120,43 @@ def _encode(message: ExportMetricsServiceRequest) -> bytes:
     return igzip.compress(message.SerializeToString(), COMPRESSION_LEVEL)
 
 
-def _attributes(labels: Iterable[tuple[str, str]]) -> list[KeyValue]:
+def _attributes(labels: Labels) -> list[KeyValue]:
     """Return labels as attributes; an empty value is the same as no label, and is omitted."""
     return [KeyValue(key=k, value=AnyValue(string_value=v)) for k, v in labels if v]
 
 
-def _own(own: Iterable[Metric], period: Period) -> Iterator[tuple[str, str, Kind, Points]]:
-    """Yield name, help text, kind and data points of metrics of `prometheus_client`."""
+def _own(own: Iterable[Metric], period: Period) -> Iterator[Family]:
     for metric in own:
-        samples, points = metric.samples, list[Any]()
         if metric.type == "histogram":
-            for labels, series in groupby(samples, lambda sample: _without_le(sample.labels)):
-                values = list(series)
-                buckets = {x.labels["le"]: x.value for x in values if "le" in x.labels}
-                (total,) = (x.value for x in values if x.name.endswith("_sum"))
+            points = []
+            for labels, series in groupby(metric.samples, lambda each: _without_le(each.labels)):
+                samples = list(series)
+                buckets = {x.labels["le"]: x.value for x in samples if "le" in x.labels}
+                (total,) = (x.value for x in samples if x.name.endswith("_sum"))
                 bounds = [float(bound) for bound in buckets][:-1]
                 points.append(period.histogram(labels, bounds, [*buckets.values()], total))
             yield metric.name, metric.documentation, "histogram", points
-        elif samples:
-            kind: Kind = "counter" if metric.type == "counter" else "gauge"
-            make = period.counter if kind == "counter" else period.number
-            points = [make(sample.labels.items(), sample.value) for sample in samples]
-            yield samples[0].name, metric.documentation, kind, points
+        elif metric.samples:
+            kind: Kind = "sum" if metric.type == "counter" else "gauge"
+            numbers = [period.number(kind, x.labels.items(), x.value) for x in metric.samples]
+            yield metric.samples[0].name, metric.documentation, kind, numbers
 
 
 def _without_le(labels: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in labels.items() if name != "le"]
 
 
-def _published(
-    groups: Sequence[GroupResult], period: Period
-) -> Iterator[tuple[str, str, Kind, Points]]:
-    """Yield name, help text, kind and data points of the snapshot.
+def _published(groups: Sequence[GroupResult], period: Period) -> Iterator[Family]:
+    """Yield the families of the snapshot.
 
-    The data points are valid until the next step: the families of a table share them, because most
-    of the time is spent on attributes.
+    Data points are valid until the next step: the families of a table share them, because most of
+    the time is spent on attributes.
     """
     for group in groups:
-        aid = group.group.aid
         for table in tables(group):
             labels = ("aid", *table.labels)
-            points = [period.number(zip(labels, (aid, *key), strict=True)) for key in table.keys]
+            keys = (zip(labels, (group.group.aid, *key), strict=True) for key in table.keys)
+            points = [period.number("gauge", key) for key in keys]
             for family in table.families:
                 column = table.columns[family.short_name]
                 present = ~np.isnan(column)  # NaN: no sample
@@ -178,15 +165,19 @@ def _published(
                     point.as_double = value
                 yield family.name, family.help, "gauge", selected
         sites = [
-            ((("aid", aid), ("site", site), ("protocol", protocol)), metrics)
-            for (site, protocol), metrics in group.sessions.sites.items()
+            ((("aid", group.group.aid), ("site", key.site), ("protocol", key.protocol)), metrics)
+            for key, metrics in group.sessions.sites.items()
         ]
-        for index, histogram in enumerate(HISTOGRAMS):
-            histograms = [
-                period.histogram(site, histogram.buckets, each.buckets, each.sum)
-                for site, metrics in sites
-                for each in (metrics.histograms[index],)
-            ]
-            yield histogram.name, histogram.help, "histogram", histograms
-        sessions = [period.counter(site, metrics.sessions) for site, metrics in sites]
-        yield f"{SITE_SESSIONS}_total", SITE_SESSIONS_HELP, "counter", sessions
+        for index, each in enumerate(HISTOGRAMS):
+            histograms = [(key, metrics.histograms[index]) for key, metrics in sites]
+            yield (
+                each.name,
+                each.help,
+                "histogram",
+                [
+                    period.histogram(key, each.buckets, histogram.buckets, histogram.sum)
+                    for key, histogram in histograms
+                ],
+            )
+        sessions = [period.number("sum", key, metrics.sessions) for key, metrics in sites]
+        yield f"{SITE_SESSIONS}_total", SITE_SESSIONS_HELP, "sum", sessions

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import responses
-from typing import Literal, get_args
+from typing import Literal
 
 import aiohttp
 import stamina
@@ -32,17 +32,19 @@ HINTS: dict[PushReason, str] = {
     "connect": "check otlp.endpoint, its certificate, and outbound firewall rules",
     "timeout": "check the load of the receiver and outbound firewall rules, or raise otlp.interval",
     "reset": "check the receiver, and proxies and firewalls before it",
-    "auth": "check otlp.headers, or the file of otlp.headers_file, which is read again every time",
+    "auth": "check otlp.headers, or the file of otlp.headers_file; it is read again for every push",
     "redirect": "set otlp.endpoint to the final URL; redirects are not followed",
     "unavailable": "the next push retries; check the load and the limits of the receiver",
     "rejected": "check otlp.endpoint: it must be the full URL for OTLP metrics over HTTP",
 }
 """What an operator can do about each reason of a failed push."""
 REQUEST_SECONDS = 10.0
-"""Time limit of a request, as in the OpenTelemetry protocol exporter (OTEL_EXPORTER_OTLP_TIMEOUT,
-https://opentelemetry.io/docs/specs/otel/protocol/exporter/)."""
+"""Time limit of a request, the default of OpenTelemetry's exporters
+(https://opentelemetry.io/docs/specs/otel/protocol/exporter/)."""
 MAX_BACKOFF_SECONDS = 5.0
 MAX_RESPONSE_BYTES = 65_536
+
+stamina.instrumentation.set_on_retry_hooks([])  # only a push that failed is logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,6 @@ class PushConfig:
     """When all counters were 0, Unix seconds."""
 
 
-stamina.instrumentation.set_on_retry_hooks([])  # its log lines are not among the documented
-
-
 class PushError(ExporterError):
     """A push failed for one of the closed reasons; the message contains no secret."""
 
@@ -75,19 +74,12 @@ class PushError(ExporterError):
 
 
 class Pusher:
-    """Pushes at a fixed interval, one request at a time, never two pushes at once."""
+    """Pushes at a fixed interval: one request at a time, and never two pushes at once."""
 
     def __init__(
         self, config: PushConfig, publisher: SnapshotPublisher, metrics: SelfMetrics, clock: Clock
     ) -> None:
-        """Create a pusher; nothing is sent yet.
-
-        Args:
-            config: Where to push, and how often.
-            publisher: Has the current snapshot.
-            metrics: The exporter's own metrics; counts the pushes, too.
-            clock: Clocks of this host.
-        """
+        """Create a pusher of what `publisher` and `metrics` have; nothing is sent yet."""
         self._config = config
         self._publisher = publisher
         self._metrics = metrics
@@ -100,14 +92,15 @@ class Pusher:
             "service.instance.id": config.instance,
         }
         self._failures = 0
+        """Since the last complete push."""
         self._failing_since = 0.0
         self._reason: PushReason | None = None
-        for reason in get_args(PushReason):
+        for reason in HINTS:
             metrics.otlp_push_failures.labels(reason)
 
     async def run(self) -> None:
         """Push now and at every interval."""
-        loop = asyncio.get_running_loop()
+        time = asyncio.get_running_loop().time
         async with aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(REQUEST_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -115,27 +108,19 @@ class Pusher:
             headers={"User-Agent": f"{NAME}/{__version__}"},
         ) as session:
             while True:
-                start = loop.time()
-                await self._push(session)
-                await asyncio.sleep(start + self._config.interval - loop.time())
+                start, failure = time(), None
+                try:
+                    async with asyncio.timeout(self._config.interval) as deadline:
+                        await self._push(session, deadline)
+                except PushError as error:
+                    failure = error
+                except TimeoutError:
+                    failure = PushError("timeout", "the push exceeded its time limit")
+                self._record(failure, start, time())
+                await asyncio.sleep(start + self._config.interval - time())
 
-    async def _push(self, session: aiohttp.ClientSession) -> None:
-        """Push once and record the outcome."""
-        start = asyncio.get_running_loop().time()
-        failure = None
-        try:
-            async with asyncio.timeout(self._config.interval) as deadline:
-                await self._send_all(session, deadline)
-        except PushError as error:
-            failure = error
-        except TimeoutError:
-            failure = PushError(
-                "timeout", f"the push took longer than {self._config.interval:.0f} s"
-            )
-        self._record(failure, asyncio.get_running_loop().time() - start)
-
-    async def _send_all(self, session: aiohttp.ClientSession, deadline: asyncio.Timeout) -> None:
-        """Send the current values. Raises PushError; the requests before it were accepted."""
+    async def _push(self, session: aiohttp.ClientSession, deadline: asyncio.Timeout) -> None:
+        """Send the current values. Raises PushError; earlier requests of it were accepted."""
         try:
             headers = self._config.headers()
         except SettingsError as error:
@@ -159,13 +144,18 @@ class Pusher:
         headers: Mapping[str, str],
         deadline: asyncio.Timeout,
     ) -> int:
-        """Send a request, with retries before the deadline; return how many points it rejected."""
+        """Send a request, with retries before the deadline; return the number of rejected points.
+
+        Raises:
+            PushError: That of the last attempt.
+        """
 
         def backoff(error: Exception) -> bool | float:
             retry = error.retry if isinstance(error, PushError) else False
-            pause = MAX_BACKOFF_SECONDS if retry is True else retry
-            end = deadline.when() or 0.0
-            return retry if asyncio.get_running_loop().time() + pause < end else False
+            end = asyncio.get_running_loop().time() + (
+                MAX_BACKOFF_SECONDS if retry is True else retry
+            )
+            return retry if end < (deadline.when() or 0.0) else False
 
         rejected = 0
         async for attempt in stamina.retry_context(
@@ -178,14 +168,11 @@ class Pusher:
     async def _exchange(
         self, session: aiohttp.ClientSession, body: bytes, headers: Mapping[str, str]
     ) -> int:
-        """Send a request once. Raises PushError."""
-        format_ = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
+        """Send a request once."""
+        own = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
         try:
             async with session.post(
-                self._config.endpoint,
-                data=body,
-                headers={**headers, **format_},
-                allow_redirects=False,
+                self._config.endpoint, data=body, headers={**headers, **own}, allow_redirects=False
             ) as response:
                 if response.status // 100 != 2:
                     raise self._status_error(response)
@@ -207,32 +194,33 @@ class Pusher:
 
     def _status_error(self, response: aiohttp.ClientResponse) -> PushError:
         """Return the error of a response with a status other than 2xx."""
-        message = f"HTTP status {response.status} {responses.get(response.status, '')}".rstrip()
-        if response.status in (429, 502, 503, 504):
+        status = response.status
+        message = f"HTTP status {status} {responses.get(status, '')}".rstrip()
+        if status in (429, 502, 503, 504):
             after = response.headers.get("Retry-After", "")
             date = parse_http_date(after)
             seconds = float(after) if after.isdecimal() else date and date - self._clock.wall()
             return PushError("unavailable", message, True if seconds is None else max(seconds, 0.0))
-        if response.status in (401, 403):
-            return PushError("auth", message)
-        return PushError("redirect" if response.status // 100 == 3 else "rejected", message)
+        reasons: dict[int, PushReason] = {401: "auth", 403: "auth"}
+        default: PushReason = "redirect" if status // 100 == 3 else "rejected"
+        return PushError(reasons.get(status, default), message)
 
-    def _record(self, failure: PushError | None, seconds: float) -> None:
-        now = asyncio.get_running_loop().time()
+    def _record(self, failure: PushError | None, start: float, end: float) -> None:
+        """Count and log a push; times are those of the event loop."""
         self._metrics.otlp_pushes.inc()
-        self._metrics.otlp_last_push_duration.set(seconds)
+        self._metrics.otlp_last_push_duration.set(end - start)
         if failure:
-            if not self._failures:
-                self._failing_since = now - seconds
+            self._failing_since = self._failing_since if self._failures else start
             self._failures += 1
-            self._reason = failure.reason
-            self._metrics.otlp_push_failures.labels(failure.reason).inc()
+            self._reason = reason = failure.reason
+            hint = HINTS[reason]
+            self._metrics.otlp_push_failures.labels(reason).inc()
             log.error(
                 "otlp_push_failed",
-                reason=failure.reason,
+                reason=reason,
                 error=str(failure),
-                hint=HINTS[failure.reason],
-                seconds=seconds,
+                hint=hint,
+                seconds=end - start,
             )
             return
         self._metrics.otlp_last_push_success_timestamp.set(self._clock.wall())
@@ -241,6 +229,6 @@ class Pusher:
                 "otlp_push_recovered",
                 reason=self._reason,
                 failed_pushes=self._failures,
-                after_seconds=now - self._failing_since,
+                after_seconds=end - self._failing_since,
             )
         self._failures = 0

@@ -29,6 +29,7 @@ from exporter.settings.model import ListenAddress as ListenAddress
 from exporter.settings.model import Settings as Settings
 from exporter.settings.model import SimulatorSettings as SimulatorSettings
 from exporter.settings.model import format_duration as format_duration
+from exporter.settings.model import is_exposed as is_exposed
 from exporter.settings.model import parse_duration as parse_duration
 from exporter.settings.model import read_agent_names_key as read_agent_names_key
 from exporter.settings.model import read_otlp_headers as read_otlp_headers
@@ -267,3 +268,6 @@ def _warnings(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
         path = attrgetter(name)(settings)
         if path and path.stat().st_mode & stat.S_IROTH:
             yield f"{name} ({origins[name]}): other users can read the file; run chmod o-r on it"
+    otlp = settings.otlp
+    if (otlp.headers or otlp.headers_file) and is_exposed(otlp.endpoint or ""):
+        yield f"otlp.endpoint ({origins['otlp.endpoint']}): exposes the headers; use https"

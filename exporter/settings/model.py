@@ -85,6 +85,12 @@ def _parse_listen_address(text: object) -> ListenAddress:
     return ListenAddress(match[1] or match[2] or None, int(match[3]))
 
 
+def is_exposed(url: str) -> bool:
+    """Whether others can read requests to a URL on the network."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1")
+
+
 def _base_url(text: str) -> str:
     url = AnyHttpUrl(text)
     if url.username or url.password or url.path != "/" or url.query or url.fragment:
@@ -237,13 +243,11 @@ class ApiSettings(Group):
     """Allow an `http://` URL of another host, which exposes the token."""
 
     def _conflicts(self) -> Iterator[str]:
-        url = urlsplit(self.url)
         if self.token and self.token_file:
             yield "api.token and api.token_file are mutually exclusive"
         if self.email and self.version == "v7":
             yield "api.email requires v6 in api.version; v7 uses the token only"
-        exposed = url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1")
-        if exposed and not self.allow_insecure:
+        if is_exposed(self.url) and not self.allow_insecure:
             yield "api.url exposes the token: use https, or set api.allow_insecure to true"
 
 

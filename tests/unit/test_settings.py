@@ -22,6 +22,7 @@ from exporter.settings import (
     load,
     parse_duration,
     read_agent_names_key,
+    read_otlp_headers,
     read_token,
     reference,
 )
@@ -110,6 +111,7 @@ def test_precedence_and_origins(file: WriteFile) -> None:
         ("api.account_groups", "all"),
         ("filter.include_sites", ["a{1,3}", "b,c", "[d]", 'e"', "\\.é"]),
         ("filter.search", {"domain": ["a,b", "c"], "agentId": ["d"]}),
+        ("otlp.endpoint", "http://localhost:4318/v1/metrics?a=b"),
         ("metrics.site_groups", [{"pattern": "(a|b).*", "name": "A, B"}]),
         ("metrics.families", ["pages", "sessions"]),
         ("web.listen_address", "[::1]:9350"),
@@ -273,6 +275,9 @@ def test_accepted_values(argv: list[str], name: str, expected: object) -> None:
         ("metrics.families", ["latency", "[]x"]),
         ("web.listen_address", ["9350", "localhost", ":65536", "::1:9350", "a b:1", ":"]),
         ("web.telemetry_path", ["x", "/", "/-/healthy", "/a/", "//a", "/a/../b", "/a?b", "/{a}"]),
+        ("otlp.endpoint", ["x", "ftp://x", f"https://me:{CANARY}@x", f"https://x#{CANARY}"]),
+        ("otlp.headers", [CANARY, "[]", f'{{"{CANARY} a": "b"}}', f'{{"a": "{CANARY}\\u00e9"}}']),
+        ("otlp.headers_file", ["/nowhere", __file__]),
         ("log.level", ["loud", "warning", "\x1b[31m"]),
     ],
 )
@@ -308,11 +313,15 @@ def test_patterns_that_re2_refuses(capfd: pytest.CaptureFixture[str]) -> None:
         (["--poll.lookback=5m"], ["(--poll.lookback)", "poll.overlap (default)"]),
         (["--metrics.agent-names=hashed"], ["metrics.agent_names (--metrics.agent-names)"]),
         (["--metrics.agent-names-key-file={file}"], ["metrics.agent_names (default)"]),
+        (
+            ['--otlp.headers={{"a": "b"}}', "--otlp.headers-file={headers}"],
+            ["otlp.headers (--otlp.headers)", "otlp.headers_file (--otlp.headers-file)"],
+        ),
     ],
 )
 def test_impossible_combinations(argv: list[str], contains: list[str], file: WriteFile) -> None:
-    secret = file(CANARY * 2, "secret")
-    (problem,) = problems(*(each.format(file=secret) for each in argv))
+    secret, headers = file(CANARY * 2, "secret"), file(f"a: {CANARY}", "headers")
+    (problem,) = problems(*(each.format(file=secret, headers=headers) for each in argv))
     assert [text for text in contains if text not in problem] == []
 
 
@@ -341,6 +350,7 @@ def test_all_problems_are_listed_at_once(file: WriteFile) -> None:
 
 def test_secrets_are_masked() -> None:
     argv = [f"--api.proxy=http://u:{CANARY}@proxy:1", "--metrics.agent-names=hashed"]
+    argv.append(f'--otlp.headers={{"Authorization": "Bearer {CANARY}"}}')
     result = load([*argv, f"--metrics.agent-names-key={CANARY * 2}"], TOKEN)
     shown = [name for name, shown, _ in result.shown() if shown.strip("*") == "" != shown]
     assert shown == ["api.token", "api.proxy", "metrics.agent_names_key"]
@@ -365,9 +375,26 @@ def test_secrets_are_read_again_from_their_files(file: WriteFile) -> None:
         read_token(settings)
 
 
+def test_headers_of_pushes_are_read_again_from_their_file(file: WriteFile) -> None:
+    path = file("Authorization: Bearer a=, b: c \nX-Scope-OrgID:7\r\n", "headers")
+    settings = load(["--otlp.headers-file", path], TOKEN).settings
+    assert read_otlp_headers(settings) == {
+        "Authorization": "Bearer a=, b: c",
+        "X-Scope-OrgID": "7",
+    }
+    for broken in (CANARY, f"a b: {CANARY}", "a:", f"a: {CANARY}\n\nb: c", f"a: {CANARY}é"):
+        file(broken, "headers")
+        with pytest.raises(SettingsError) as caught:
+            read_otlp_headers(settings)
+        assert CANARY not in str(caught.value)
+
+
 def test_warns_of_secrets_that_other_users_can_read(file: WriteFile) -> None:
     private, public = file("k" * 16, "private", 0o640), file("k" * 16, "public", 0o644)
     hashed = ("--metrics.agent-names=hashed", f"--metrics.agent-names-key-file={public}")
     assert load([f"--api.token-file={private}"], {}).warnings == ()
     assert len(load([f"--api.token-file={public}"], {}).warnings) == 1
     assert len(load(["--api.token=x", "--api.proxy=http://u:x@y", *hashed], {}).warnings) == 3
+    push, headers = "--otlp.endpoint=http://x/v1/metrics", file("a: b", "headers", 0o644)
+    assert load([push], TOKEN).warnings == ()
+    assert len(load([push, f"--otlp.headers-file={headers}"], TOKEN).warnings) == 2
