@@ -105,7 +105,7 @@ class Pusher:
             timeout=aiohttp.ClientTimeout(REQUEST_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            headers={"User-Agent": f"{NAME}/{__version__}"},
+            headers={"User-Agent": f"{NAME}/{__version__}", "Accept-Encoding": "identity"},
         ) as session:
             while True:
                 start, failure = time(), None
@@ -130,7 +130,8 @@ class Pusher:
         bodies = requests(own, groups, period, self._resource)
         while request := await asyncio.to_thread(next, bodies, None):
             body, points = request
-            rejected = await self._send(session, body, headers, deadline)
+            reported = await self._send(session, body, headers, deadline)
+            rejected = min(max(reported, 0), points)
             self._metrics.otlp_data_points.inc(points - rejected)
             self._metrics.otlp_data_points_rejected.inc(rejected)
             if rejected:

@@ -97,6 +97,11 @@ class Trial:
             raise SettingsError(["cannot read"])
         return self.headers
 
+    @property
+    def sent(self) -> list[Any]:
+        """The metrics of each request."""
+        return [x.resource_metrics[0].scope_metrics[0].metrics for _, _, x in self.requests]
+
     def time(self) -> float:
         return asyncio.get_running_loop().time() - self.start
 
@@ -143,13 +148,15 @@ async def test_pushes_every_minute_with_headers_and_current_values() -> None:
             assert headers["Authorization"] == TOKEN["Authorization"]
             assert headers["Content-Type"] == "application/x-protobuf"
             assert headers["Content-Encoding"] == "gzip"
-        messages = [x.resource_metrics[0].scope_metrics[0].metrics for _, _, x in trial.requests]
-        (pushes,) = (m for m in messages[2] if m.name == "thousandeyes_exporter_otlp_pushes_total")
+            assert headers["Accept-Encoding"] == "identity"
+        (pushes,) = (
+            m for m in trial.sent[2] if m.name == "thousandeyes_exporter_otlp_pushes_total"
+        )
         (point,) = pushes.sum.data_points
         assert point.as_double == 2
         assert point.time_unix_nano - point.start_time_unix_nano == pytest.approx(120e9, abs=1e9)
         assert trial.value("last_push_success_timestamp_seconds") == pytest.approx(wall(), abs=1)
-        sizes = [sum(map(points, message)) for message in messages]
+        sizes = [sum(map(points, message)) for message in trial.sent]
         assert trial.value("data_points_total") == sum(sizes) > 0
         assert trial.value("push_failures_total", reason="timeout") == 0
         assert logs == []
@@ -222,14 +229,17 @@ async def test_recovers() -> None:
     assert logs[2]["after_seconds"] == pytest.approx(120, abs=1)
 
 
+@pytest.mark.parametrize("reported", [3, -1, 10**12])
 @fake_time
-async def test_rejected_data_points_are_counted() -> None:
-    async with pushing(status(200, partial(3)), status(200)) as trial:
+async def test_rejected_data_points_are_counted(reported: int) -> None:
+    async with pushing(status(200, partial(reported)), status(200)) as trial:
         with capture_logs() as logs:
             await trial.pushed()
-        assert [(x["event"], x["data_points"]) for x in logs] == [("otlp_data_points_rejected", 3)]
+        counted = min(max(reported, 0), sum(map(points, trial.sent[0])))
+        found = [(each["event"], each["data_points"]) for each in logs]
+        assert found == [("otlp_data_points_rejected", counted)] * bool(counted)
         assert "canary" not in repr(logs)
-        assert trial.value("data_points_rejected_total") == 3
+        assert trial.value("data_points_rejected_total") == counted
         assert trial.value("push_failures_total", reason="rejected") == 0
 
 
