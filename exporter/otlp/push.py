@@ -153,10 +153,9 @@ class Pusher:
 
         def backoff(error: Exception) -> bool | float:
             retry = error.retry if isinstance(error, PushError) else False
-            end = asyncio.get_running_loop().time() + (
-                MAX_BACKOFF_SECONDS if retry is True else retry
-            )
-            return retry if end < (deadline.when() or 0.0) else False
+            pause = MAX_BACKOFF_SECONDS if retry is True else retry
+            left = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
+            return retry if pause < left else False
 
         rejected = 0
         async for attempt in stamina.retry_context(

@@ -134,10 +134,11 @@ def test_large_snapshots_are_split(series: int, points: list[int]) -> None:
     assert samples(decode(*bodies)) == parse(text)
 
 
-def test_protobuf_is_not_imported_without_an_endpoint() -> None:
+def test_nothing_is_imported_or_published_without_an_endpoint() -> None:
     program = """
 import asyncio, sys
 from exporter.app import Exporter
+from exporter.metrics.exposition import Format
 from exporter.settings import load
 
 async def run(*flags):
@@ -150,6 +151,7 @@ async def run(*flags):
         pass
     await exporter.close()
     print(sorted({"google.protobuf", "opentelemetry"} & sys.modules.keys()))
+    print("otlp" in exporter.metrics.render(Format.TEXT))
 
 asyncio.run(run())
 asyncio.run(run("--otlp.endpoint=http://127.0.0.1:1"))
@@ -157,4 +159,5 @@ asyncio.run(run("--otlp.endpoint=http://127.0.0.1:1"))
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.splitlines() == ["[]", "['google.protobuf', 'opentelemetry']"]
+    expected = ["[]", "False", "['google.protobuf', 'opentelemetry']", "True"]
+    assert done.stdout.splitlines() == expected
