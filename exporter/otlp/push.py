@@ -122,7 +122,7 @@ class Pusher:
     async def _push(self, session: aiohttp.ClientSession, deadline: asyncio.Timeout) -> None:
         """Send the current values. Raises PushError; earlier requests of it were accepted."""
         try:
-            headers = self._config.headers()
+            headers = await asyncio.to_thread(self._config.headers)
         except SettingsError as error:
             raise PushError("auth", str(error)) from error
         period = Period(int(self._config.started * 1e9), int(self._clock.wall() * 1e9))
