@@ -39,11 +39,13 @@ class _Selector(selectors.DefaultSelector):
             return events
         if self.loop.paused or timeout is None:
             return super().select(0.02)
+        if len(self.get_map()) == 1:  # only the loop's own socket: nothing can arrive
+            self.loop.now += timeout
+            return []
         time.sleep(IDLE_SECONDS)  # the resolution of select is a millisecond
-        if events := super().select(0):
-            return events
-        self.loop.now += min(timeout, MAX_JUMP_SECONDS)
-        return []
+        events = super().select(0)
+        self.loop.now += 0 if events else min(timeout, MAX_JUMP_SECONDS)
+        return events
 
 
 class FakeTimeLoop(asyncio.SelectorEventLoop):
