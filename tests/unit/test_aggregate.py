@@ -7,10 +7,21 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
-from factories import CPU, ROUND, any_values, join, listings, session, user, values_of
+from factories import (
+    CPU,
+    NETWORK_FIELDS,
+    ROUND,
+    USER_FIELDS,
+    join,
+    listings,
+    random_values,
+    randoms,
+    session,
+    user,
+    values_of,
+)
 from hypothesis import given
 from hypothesis import settings as hypothesis
-from hypothesis import strategies as st
 
 from exporter.labels import OTHER
 from exporter.metrics.families import COUNT, Family, SeriesTable, Table
@@ -94,10 +105,11 @@ def weighted_mean(values: Iterable[float], weights: Iterable[float]) -> float | 
 every_key = [(a, s, p) for a in "ab" for s in "xy" for p in ("http", "https")]
 
 
-@hypothesis(max_examples=200)
-@given(listings(), st.frozensets(st.sampled_from(every_key)))
-def test_agrees_with_the_plain_implementation(both, folded):
-    sessions = join(*both)
+@hypothesis(max_examples=400)
+@given(randoms)
+def test_agrees_with_the_plain_implementation(rng):
+    sessions = join(*listings(rng))
+    folded = frozenset(rng.sample(every_key, rng.randrange(len(every_key))))
     actual = samples(sessions_table(sessions, folded=folded))
     expected = plain_aggregate(sessions, folded)
     assert list(actual) == list(expected)
@@ -105,17 +117,20 @@ def test_agrees_with_the_plain_implementation(both, folded):
         assert actual[key] == pytest.approx(values, rel=1e-9, abs=1e-9)
 
 
-@given(listings(), st.randoms(use_true_random=False))
-def test_neither_order_nor_repetition_changes_a_bit(both, random):
+@given(randoms)
+def test_neither_order_nor_repetition_changes_a_bit(rng):
+    both = listings(rng)
     first = sessions_table(join(*both))
-    again = sessions_table(join(*(random.sample(each * 2, 2 * len(each)) for each in both)))
+    again = sessions_table(join(*(rng.sample(each * 2, 2 * len(each)) for each in both)))
     assert again.keys == first.keys
     columns = zip(first.columns.values(), again.columns.values(), strict=True)
     assert all(one.tobytes() == other.tobytes() for one, other in columns)
 
 
-@given(any_values)
-def test_a_single_session_gives_exactly_its_values(values):
+@given(randoms)
+def test_a_single_session_gives_exactly_its_values(rng):
+    fields = (*USER_FIELDS, *NETWORK_FIELDS)
+    values = random_values(rng, fields, lambda: 10 ** rng.uniform(-100, 100))
     families = SERIES.families
     expected = {each.short_name: values[each.field] for each in families if each.field in values}
     expected |= {"sessions": 1.0, "round_timestamp_seconds": float(ROUND)}
@@ -164,9 +179,9 @@ def test_rows_without_the_last_label_of_a_table_do_not_count_there():
         assert {key: value["x"] for key, value in samples(table).items()} == expected
 
 
-@given(st.lists(listings(), max_size=3))
-def test_site_means_are_weighted_by_sessions_over_all_account_groups(groups):
-    tables = [sessions_table(join(*both)) for both in groups]
+@given(randoms)
+def test_site_means_are_weighted_by_sessions_over_all_account_groups(rng):
+    tables = [sessions_table(join(*listings(rng))) for _ in range(rng.randrange(4))]
     series = [item for table in tables for item in samples(table).items()]
     means = site_means(tables, ["latency_seconds"])
     assert list(means) == sorted({key[1] for key, _ in series})
