@@ -155,7 +155,8 @@ def _fail_later_pages(request: ApiRequest) -> web.Response | None:
 @fake_time
 async def test_a_partial_poll_of_local_networks_is_not_published() -> None:
     later = Fault("later_pages", "", _fail_later_pages)
-    async with trial(world=World(agents=400, sites=5), initial_faults=(later,)) as t:
+    async with trial(world=WORLD, initial_faults=(later,), ready=False) as t:
+        t.simulator.page_size = 10
         await t.until(lambda: bool(t.value("polls_total", source="local_networks")), 400)
         assert not t.value("thousandeyes_up", source="local_networks")
         assert not [key for key in await samples(t) if key[0].startswith("local_network")]

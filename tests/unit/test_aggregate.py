@@ -105,7 +105,7 @@ def weighted_mean(values: Iterable[float], weights: Iterable[float]) -> float | 
 every_key = [(a, s, p) for a in "ab" for s in "xy" for p in ("http", "https")]
 
 
-@hypothesis(max_examples=400)
+@hypothesis(max_examples=200)
 @given(randoms)
 def test_agrees_with_the_plain_implementation(rng):
     sessions = join(*listings(rng))
