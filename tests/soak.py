@@ -13,13 +13,12 @@ import math
 import resource
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import lru_cache
 from random import Random
-from statistics import fmean
 
 from api_faults import FAULTS, faults
+from expected_values import of_sessions
 from failures.harness import ROUND_FAMILY, Trial, trial
 from fake_clock import FakeTimeLoop, pause_time, wall
 from web_server import get
@@ -94,8 +93,12 @@ def check(t: Trial, text: str, calm: int, spoiled_until: float) -> Counter[str]:
     if calm and len(last) == 2 and max(times) - min(times) <= 1:  # both requests at one time
         first = max(times[1] - LOOKBACK, spoiled_until - OVERLAP) + 60
         end = datetime.fromisoformat(last[0].params["endDate"]).timestamp()
-        sessions = t.simulator.world.sessions(1001, first, end, times[1])
-        expected = dict(expected_values(each for each in sessions if each.round_id >= first))
+        values_of = of_sessions(t.simulator.world, "v7", first, end, times[1])
+        expected = {
+            f'thousandeyes_endpoint_{name}{{aid="{aid}",agent="{agent}",site="{site}",'
+            f'protocol="{protocol}"}}': value
+            for (name, aid, agent, site, protocol), value in values_of.items()
+        }
         recent = [labels for labels, start in rounds.items() if start >= first]
         families = {name.partition("{")[0] for name in expected}
         found = {f"{family}{{{labels}" for family in families for labels in recent}
@@ -104,31 +107,6 @@ def check(t: Trial, text: str, calm: int, spoiled_until: float) -> Counter[str]:
             assert math.isclose(*values), f"{name} is {values[0]} instead of {values[1]}"
         return Counter(scrapes=1, values=len(expected))
     return Counter()
-
-
-def expected_values(sessions: Iterable[Session]) -> Iterator[tuple[str, float]]:
-    """Yield the values of some families for the newest round of every series key."""
-    newest: dict[str, list[Session]] = {}
-    for each in sessions:
-        if each.listed:
-            site = f'site="{each.site.host}",protocol="{each.site.protocol}"'
-            same = newest.setdefault(f'aid="1001",agent="{each.agent.id}",{site}}}', [])
-            same[:] = [other for other in same if other.round_id == each.round_id] + [each]
-    for labels, users in newest.items():
-        pings = [each.destination for each in users if each.measured and each.destination]
-        cpus = {s.system.start_time_ms: s.system.cpu_utilization for s in users if s.measured}
-        columns = {
-            "sessions": [len(users)],
-            "round_timestamp_seconds": [users[0].round_id],
-            "pages": [sum(each.pages for each in users)],
-            "experience_score": [each.experience_score for each in users],
-            "latency_seconds": [each.latency / 1000 for each in pings if each.latency],
-            "loss_ratio": [each.loss / 100 for each in pings if each.loss is not None],
-            "cpu_utilization_ratio": [each.mean for each in cpus.values() if each],
-        }
-        for name, column in columns.items():
-            if values := [value for value in column if value is not None]:
-                yield f"thousandeyes_endpoint_{name}{{{labels}", fmean(values)
 
 
 def main() -> None:

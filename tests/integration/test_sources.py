@@ -2,117 +2,76 @@
 
 import asyncio
 import gc
-import statistics
-from collections import defaultdict
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from math import ceil
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import expected_values
 import pytest
 from aiohttp import web
+from expected_values import Values
 from failures.harness import Trial, trial
-from fake_clock import fake_time
+from fake_clock import WALL_START, fake_time
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.metrics.self_metrics import SelfMetrics
-from exporter.simulator import Fault, World, v7
+from exporter.simulator import Fault, World
 from exporter.simulator.api import ApiRequest, Payload
 from exporter.simulator.faults import error, records
-from exporter.thousandeyes.api import Api
+from exporter.sources.sessions import SERIES
+from exporter.thousandeyes.api import VERSIONS, Api
 
 PREFIX = "thousandeyes_endpoint_"
 WORLD = World(agents=30, sites=5)
-TYPES = ("gateway", "vpn", "proxy", "dns")
 PATHS = {"agents": "endpoint/agents", "local_networks": "local-networks"}
 FAMILIES = {"agents": "agent_connection_info", "local_networks": "local_network_score_ratio"}
-Samples = dict[tuple[str, ...], float]
-"""By metric name, agent and type of target."""
+TARGET = ("agent", "target_type")
+AGENT = ("aid", "agent", "agent_name", "agent_version", "os_version", "location")
+SESSION = ("aid", *SERIES.labels)
 
 
-async def samples(t: Trial) -> Samples:
-    """Return the published samples of agents and their targets, with names without prefix."""
+async def samples(t: Trial, labels: Sequence[str] = TARGET) -> Values:
+    """Return the published samples: name without prefix, and label values."""
+    families = text_string_to_metric_families(await t.get("/metrics"))
+    found = [sample for family in families for sample in family.samples]
     return {
-        (s.name.removeprefix(PREFIX), s.labels["agent"], s.labels.get("target_type", "")): s.value
-        for family in text_string_to_metric_families(await t.get("/metrics"))
-        for s in family.samples
-        if s.name.startswith((f"{PREFIX}local_network", f"{PREFIX}agent_"))
+        (s.name.removeprefix(PREFIX), *(s.labels.get(name, "") for name in labels)): s.value
+        for s in found
+        if s.name.startswith(PREFIX)
     }
 
 
-def mean(rows: list[Payload], *path: str, divisor: float = 1.0) -> dict[str, float]:
-    """Return the mean of a field over the rows that have it, in base units, if any."""
-    found = []
-    for row in rows:
-        value: Any = row
-        for name in path:
-            value = value.get(name, {})
-        if value != {}:
-            found.append(value / divisor)
-    return {"": statistics.fmean(found)} if found else {}
-
-
-def expected(world: World, now: float, lookback: float) -> Samples:
-    """Calculate the values of local networks from the simulated company in plain Python."""
-    by_agent = defaultdict(list)
-    for probe in world.probes(1001, now - lookback, now, now):
-        if probe.round_id >= now - lookback:
-            by_agent[probe.agent.id].append(v7.local_network(probe))
-    values: dict[tuple[str, ...], dict[str, float]] = {}
-    for agent, rows in by_agent.items():
-        for type_ in ("", *TYPES):
-            those = [row for row in rows if type_ in ("", row["type"])]
-            newest = max((row["roundId"] for row in those), default=0)
-            those = [row for row in those if row["roundId"] == newest]
-            if not those:
-                continue
-            unblocked = [row for row in those if not row["isIcmpBlocked"]]
-            target = {
-                "local_network_latency_seconds": mean(those, "icmpPing", "avgRtt", divisor=1000),
-                "local_network_loss_ratio": mean(unblocked, "icmpPing", "loss", divisor=100),
-                "local_network_icmp_blocked": {
-                    "": float(any(row["isIcmpBlocked"] for row in those))
-                },
-                "local_network_tcp_connect_seconds": mean(those, "tcpConnect", "rtt", divisor=1000),
-                "local_network_dns_resolution_seconds": mean(
-                    those, "dnsServerTest", "resolutionTime", divisor=1000
-                ),
-                "local_network_score_ratio": mean(those, f"{type_}Score", "score", divisor=100),
-            }
-            whole = {
-                "agent_score_ratio": mean(those, "agentScore", "score", divisor=100),
-                "agent_connection_score_ratio": mean(
-                    those, "connectionScore", "score", divisor=100
-                ),
-                "agent_cpu_utilization_ratio": mean(
-                    those, "systemMetrics", "cpuUtilization", "mean"
-                ),
-                "agent_memory_used_bytes": mean(
-                    those, "systemMetrics", "physicalMemoryUsedBytes", "mean"
-                ),
-                "agent_battery_level_ratio": mean(
-                    those, "batteryMetrics", "batteryLevelNormalizedPercent"
-                ),
-                "agent_local_network_round_timestamp_seconds": {"": newest},
-            }
-            for name, value in (target if type_ else whole).items():
-                values |= {(name, agent, type_): value} if value else {}
-    return {key: value[""] for key, value in values.items()}
-
-
+@pytest.mark.parametrize("version", VERSIONS)
 @fake_time
-async def test_local_networks_have_the_calculated_values() -> None:
-    async with trial(world=WORLD) as t:
-        await t.until(lambda: bool(t.value("polls_total", source="local_networks")))
-        poller = next(p for p in t.exporter.manager.pollers if p.source.name == "local_networks")
-        polled = poller.last_success
-        assert polled
+async def test_values_are_those_of_the_simulated_company_in_both_versions(version: str) -> None:
+    world, now = World(agents=40, sites=15, account_groups=2), WALL_START
+    settings = {"api__version": version, "api__account_groups": "all"}
+    async with trial(world=world, ready=False, **settings) as t:
+        t.simulator.page_size = 37
+        await t.until(lambda: bool(t.value("thousandeyes_up", "1002", source="agents")), 30)
         await asyncio.sleep(0.5)
-        found = await samples(t)
-        values = expected(WORLD, polled, 900)
-        assert len(values) > 300
-        assert {key: found.get(key) for key in values} == pytest.approx(values)
-        types = {key[2] for key in found if key[0].startswith("local_network")}
-        assert types == set(TYPES)
+        expected: Values = {}
+        requests = 0
+        for aid in world.groups:
+            expected |= expected_values.of_sessions(world, version, now - 900, now, now, aid)
+            sessions = list(world.sessions(aid, now - 930, now, now))
+            for count in (sum(s.listed for s in sessions), sum(s.measured for s in sessions)):
+                requests += ceil(count / t.simulator.page_size)
+        found, names = await samples(t, SESSION), {family.short_name for family in SERIES.families}
+        assert len(expected) > 1500
+        assert {k: v for k, v in found.items() if k[0] in names} == pytest.approx(expected)
+        sent = [each for each in t.simulator.requests if re.search("session|real-user", each.path)]
+        assert len(sent) == requests > 10, "as few requests as possible"
+        assert {key[1:] for key in await samples(t, AGENT) if key[0] == "agent_info"} == {
+            (str(a.aid), a.id, a.name, a.version, a.hardware["osVersion"], a.office.location)
+            for a in world.agents
+        }
+        networks = expected_values.of_local_networks(world, now) if version == "v7" else {}
+        assert len(networks) > 100 or version == "v6"
+        found = await samples(t, TARGET)
+        assert {key: found.get(key) for key in networks} == pytest.approx(networks)
 
 
 @pytest.mark.parametrize("source", PATHS)
