@@ -3,7 +3,8 @@
 import importlib.metadata
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,16 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FILES = ("requirements.txt", "requirements-build.txt", "requirements-dev.txt")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("darwin", "x86_64"))
+GROUPS = PYPROJECT["dependency-groups"]
+DECLARED = {
+    "requirements.txt": PYPROJECT["project"]["dependencies"],
+    "requirements-build.txt": GROUPS["build"] + PYPROJECT["build-system"]["requires"],
+    "requirements-dev.txt": [each for each in GROUPS["dev"] if isinstance(each, str)],
+}
+FILES = tuple(DECLARED)
+INSTALLED = {canonicalize_name(each.name) for each in importlib.metadata.distributions()}
 ENVIRONMENTS = [
     {
         **default_environment(),
@@ -30,10 +38,12 @@ ENVIRONMENTS = [
     for platform, machine in PLATFORMS
 ]
 
+parsed, requires = cache(Requirement), cache(importlib.metadata.requires)
+
 
 def requirements(file: str) -> list[Requirement]:
     lines = (ROOT / file).read_text().replace("\\\n", "").splitlines()
-    return [Requirement(line.partition(" --hash")[0]) for line in lines if not line.startswith("#")]
+    return [parsed(line.partition(" --hash")[0]) for line in lines if not line.startswith("#")]
 
 
 def pins(file: str, environment: Mapping[str, str]) -> dict[str, str]:
@@ -47,19 +57,6 @@ def pins(file: str, environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def dependencies(
-    name: str, extras: set[str], environment: Mapping[str, str]
-) -> Iterator[Requirement]:
-    """Return what an installed distribution requires in an environment."""
-    for text in importlib.metadata.requires(name) or []:
-        requirement = Requirement(text)
-        marker = requirement.marker
-        if marker is None or any(
-            marker.evaluate({**environment, "extra": e}) for e in {"", *extras}
-        ):
-            yield requirement
-
-
 @pytest.mark.parametrize("file", FILES)
 def test_each_line_is_one_version_with_hashes(file: str) -> None:
     for line in (ROOT / file).read_text().replace("\\\n", "").splitlines()[1:]:
@@ -69,43 +66,24 @@ def test_each_line_is_one_version_with_hashes(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize(
-    "environment",
-    ENVIRONMENTS,
-    ids=lambda e: "-".join((e["python_version"], e["sys_platform"], e["platform_machine"])),
-)
-def test_pins_are_closed_under_dependencies(file: str, environment: dict[str, str]) -> None:
-    """Every dependency, with its extras, has a pin that satisfies it."""
-    pinned = pins(file, environment)
-    installed = {canonicalize_name(each.name) for each in importlib.metadata.distributions()}
-    pending: list[tuple[str, frozenset[str]]] = [(name, frozenset()) for name in pinned]
-    done = set()
-    while pending:
-        name, extras = pending.pop()
-        if (name, extras) in done or name not in installed:
-            continue  # packages of other platforms have no metadata here
-        done.add((name, extras))
-        for each in dependencies(name, set(extras), environment):
-            required = canonicalize_name(each.name)
-            assert required in pinned, f"{name} requires {each}"
-            assert each.specifier.contains(pinned[required], prereleases=True), f"{name}: {each}"
-            pending.append((required, frozenset(each.extras)))
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS[:: len(PLATFORMS)], ids=PYTHONS)
-def test_pins_satisfy_the_project(environment: dict[str, str]) -> None:
-    groups = PYPROJECT["dependency-groups"]
-    declared = {
-        "requirements.txt": PYPROJECT["project"]["dependencies"],
-        "requirements-build.txt": groups["build"] + PYPROJECT["build-system"]["requires"],
-        "requirements-dev.txt": [each for each in groups["dev"] if isinstance(each, str)],
-    }
-    for file, texts in declared.items():
-        pinned = pins(file, environment)
-        for each in map(Requirement, texts):
-            if each.marker is None or each.marker.evaluate(environment):
-                version = pinned[canonicalize_name(each.name)]
-                assert each.specifier.contains(version, prereleases=True), each
+def test_pins_satisfy_the_project_and_each_other(file: str) -> None:
+    """All direct and indirect dependencies, with their extras, in all environments."""
+    for environment in ENVIRONMENTS:
+        pinned, done = pins(file, environment), set()
+        pending = [(text, ("",)) for text in DECLARED[file]]
+        while pending:
+            text, extras = pending.pop()
+            each = parsed(text)
+            needed = each.marker is None or any(
+                each.marker.evaluate({**environment, "extra": extra}) for extra in extras
+            )
+            if (text, extras) in done or not needed:
+                continue
+            done.add((text, extras))
+            name = canonicalize_name(each.name)
+            assert each.specifier.contains(pinned[name], prereleases=True), f"{text}: {environment}"
+            if name in INSTALLED:  # others are for other platforms
+                pending += [(one, ("", *each.extras)) for one in requires(name) or ()]
 
 
 def test_installed_versions_are_the_pins() -> None:
