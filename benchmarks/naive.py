@@ -15,11 +15,11 @@ from pathlib import Path
 from statistics import fmean, median
 
 import prometheus_client as prometheus
+from aiohttp import web
 from prometheus_client.aiohttp import make_aiohttp_handler
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from benchmarks.bare import serve
 from benchmarks.data import AID, read
 from exporter.sources.sessions import SERIES
 
@@ -69,37 +69,32 @@ class NetworkSession(Record):
     system_metrics: SystemMetrics
 
 
-Session = tuple[UserSession, NetworkSession]
-
-
 def create_registry(folder: Path) -> prometheus.CollectorRegistry:
     """Turn the pages of a poll into metrics."""
-    users = [UserSession.model_validate(each) for each in _records(folder, "users")]
-    networks = [NetworkSession.model_validate(each) for each in _records(folder, "networks")]
-    networks_by_id = {network.id: network for network in networks}
+    users, networks = (
+        [record for page in read(folder, listing) for record in json.loads(page)["results"]]
+        for listing in ("users", "networks")
+    )
+    by_id = {each["id"]: NetworkSession.model_validate(each) for each in networks}
+    newest: dict[tuple[str, str, str], list[tuple[UserSession, NetworkSession]]] = {}
+    for user in map(UserSession.model_validate, users):
+        known = newest.setdefault((user.agent_id, user.visited_site, user.protocol), [])
+        if known and known[0][0].round_id < user.round_id:
+            known.clear()
+        if not known or known[0][0].round_id == user.round_id:
+            known.append((user, by_id[user.id]))
     registry = prometheus.CollectorRegistry()
     gauges = {
         family.short_name: prometheus.Gauge(family.name, family.help, LABELS, registry=registry)
         for family in SERIES.families
     }
-    newest: dict[tuple[str, str, str], list[Session]] = {}
-    for user in users:
-        known = newest.setdefault((user.agent_id, user.visited_site, user.protocol), [])
-        if known and known[0][0].round_id < user.round_id:
-            known.clear()
-        if not known or known[0][0].round_id == user.round_id:
-            known.append((user, networks_by_id[user.id]))
     for key, group in newest.items():
         for name, value in _aggregate(group).items():
             gauges[name].labels(AID, *key).set(value)
     return registry
 
 
-def _records(folder: Path, listing: str) -> list[dict[str, object]]:
-    return [record for page in read(folder, listing) for record in json.loads(page)["results"]]
-
-
-def _aggregate(sessions: list[Session]) -> dict[str, float]:
+def _aggregate(sessions: list[tuple[UserSession, NetworkSession]]) -> dict[str, float]:
     """Return the values of all gauges of a series key."""
     users = [user for user, _ in sessions]
     paths = [network.destination for _, network in sessions]
@@ -139,7 +134,9 @@ if __name__ == "__main__":
     start = time.process_time()
     registry = create_registry(Path(folder))
     if command == "serve":
-        serve(make_aiohttp_handler(registry), int(argument))
+        app = web.Application()
+        app.router.add_get("/metrics", make_aiohttp_handler(registry))
+        web.run_app(app, host="127.0.0.1", port=int(argument), print=None, access_log=None)
         sys.exit()
     exposition = gzip.compress(prometheus.generate_latest(registry), compresslevel=6)
     print(time.process_time() - start)

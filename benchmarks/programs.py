@@ -14,7 +14,15 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-OURS, NAIVE, BARE = ((sys.executable, "-m", f"benchmarks.{n}") for n in ("ours", "naive", "bare"))
+OURS, NAIVE = ((sys.executable, "-m", f"benchmarks.{name}") for name in ("ours", "naive"))
+SERVE = """
+from aiohttp import web
+from prometheus_client.aiohttp import make_aiohttp_handler as metrics
+app = web.Application()
+app.router.add_get("/metrics", metrics())
+web.run_app(app, host="127.0.0.1", port=PORT, print=None, access_log=None)
+"""
+BARE = (sys.executable, "-c", SERVE)
 GO = (ROOT / ".tools/benchmarks-go",)
 EXPORTER = (sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:PORT")
 NGINX = ("nginx", "-c", ROOT / "benchmarks/nginx.conf", "-e", "stderr", "-p")
