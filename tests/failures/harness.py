@@ -33,7 +33,6 @@ from fake_clock import fake_clock, pause_time, wall
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from exporter.app import Exporter
-from exporter.clock import Clock
 from exporter.log import configure
 from exporter.settings import load
 from exporter.simulator import Fault, Simulator, World
@@ -254,7 +253,6 @@ async def trial(
     front: Front | None = None,
     ready: bool = True,
     initial_faults: tuple[Fault, ...] = (),
-    clock: Callable[[], Clock] = fake_clock,
     **settings: Any,
 ) -> AsyncIterator[Trial]:
     """Run an exporter until it has polled twice; settings are `group__name`."""
@@ -277,7 +275,7 @@ async def trial(
             for name, value in {**flags, **settings}.items()
             if value is not None
         ]
-        exporter = Exporter(load(argv, {}).settings, clock=clock(), process=False)
+        exporter = Exporter(load(argv, {}).settings, clock=fake_clock(), process=False)
         stack.push_async_callback(exporter.close)
         app = create_app(exporter, telemetry_path="/metrics", max_requests=40, clock=exporter.clock)
         url = await stack.enter_async_context(serving(app, "127.0.0.1", 0))

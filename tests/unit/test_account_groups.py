@@ -124,16 +124,20 @@ async def test_failures_before_any_listing_are_failed_polls(ids, aids):
 async def test_account_groups_are_added_and_removed_when_they_are_missing_twice():
     both = [OWN, OTHER]
     setup = Setup("all", [OWN], both, [OWN], both, [OTHER], [OTHER], MAINTENANCE)
-    task = asyncio.create_task(setup.manager.run())
-    await asyncio.sleep(1.5)
-    assert setup.running == {"1s"}  # the others start after the first poll
-    for aids in ("1", "12", "12", "12", "12", "2", "2"):
-        await asyncio.sleep(10)
-        assert setup.running == {aid + source for aid in aids for source in "sa"}
-        assert setup.published == setup.failures().keys() == set(aids)
-        await asyncio.sleep(291)
-    task.cancel()
-    await asyncio.wait([task])
+    with capture_logs() as logs:
+        task = asyncio.create_task(setup.manager.run())
+        await asyncio.sleep(1.5)
+        assert setup.running == {"1s"}  # the others start after the first poll
+        for aids in ("1", "12", "12", "12", "12", "2", "2"):
+            await asyncio.sleep(10)
+            assert setup.running == {aid + source for aid in aids for source in "sa"}
+            assert setup.published == setup.failures().keys() == set(aids)
+            await asyncio.sleep(291)
+        task.cancel()
+        await asyncio.wait([task])
+    events = [log["event"] for log in logs if log.get("aid") in ("1", "2")]
+    missing = "account_group_missing"
+    assert events == [missing, missing, "account_group_removed"]
     assert (setup.listed[-2:], setup.running) == ([1806, 2107], set())
 
 
