@@ -195,7 +195,7 @@ async def poll_and_scrape(rng: Random) -> None:
 
 
 def test_any_response_is_read_or_rejected_and_the_exposition_is_valid() -> None:
-    fuzz(30, lambda rng: asyncio.run(poll_and_scrape(rng)))
+    fuzz(20, lambda rng: asyncio.run(poll_and_scrape(rng)))
 
 
 REQUESTS = (
@@ -231,7 +231,7 @@ def test_any_request_leaves_the_server_responsive(tmp_path: Path, caplog: Any) -
         assert not caplog.records
         assert CANARY not in f"{logs} {reply!r}"
 
-    fuzz(300, fake_time(send))
+    fuzz(200, fake_time(send))
 
 
 HASH = "a" * 21 + "O" + "b" * 30 + "C"
@@ -262,4 +262,4 @@ def test_any_file_is_valid_or_has_problems(tmp_path: Path) -> None:
         assert all(each.isprintable() and len(each) < 1000 for each in problems)
         assert not [each for each in problems if CANARY in each or HASH in each]
 
-    fuzz(150, load_damaged)
+    fuzz(100, load_damaged)

@@ -199,17 +199,11 @@ NOON = 1_795_003_200
 """A weekday at noon in London."""
 
 
-async def published(step: str, tmp_path: Path) -> tuple[str, dict[str, set[str]]]:
+async def published(api: str, step: str, file: Path) -> tuple[str, dict[str, set[str]]]:
     """Return what is published with the settings of a step: as text, and values by label."""
-    file = tmp_path / "settings.yml"
     write_settings(file, STEPS.get(step, "{}"))
-    simulator = Simulator(World(agents=40, sites=8), clock=lambda: NOON)
-    url = await simulator.start()
-    try:
-        flags = [f"--config.file={file}", f"--api.url={url}", "--api.token=demo"]
-        text, failed = await poll_once(load(flags, {}).settings)
-    finally:
-        await simulator.stop()
+    flags = [f"--config.file={file}", f"--api.url={api}", "--api.token=demo"]
+    text, failed = await poll_once(load(flags, {}).settings)
     assert not failed
     labels: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
@@ -221,16 +215,16 @@ async def published(step: str, tmp_path: Path) -> tuple[str, dict[str, set[str]]
 
 async def test_labels_are_documented_and_each_step_publishes_less(tmp_path: Path) -> None:
     documented = set(re.findall(r"`(\w+)`", PRIVACY.partition("## What is published")[2]))
-    _, plain = await published("0", tmp_path)
+    simulator = Simulator(World(agents=20, sites=8), clock=lambda: NOON)
+    api, file = await simulator.start(), tmp_path / "settings.yml"
+    steps = [await published(api, step, file) for step in "01234"]
+    await simulator.stop()
+    (_, plain), (_, hashed), (_, unnamed), (text, grouped), (without, anonymous) = steps
     assert plain.keys() - {"aid", "protocol", "le"} <= documented
-    _, hashed = await published("1", tmp_path)
     assert all(re.fullmatch("[0-9a-f]{16}", name) for name in hashed["agent_name"])
     assert len(hashed["agent_name"]) == len(plain["agent_name"])
-    _, unnamed = await published("2", tmp_path)
     assert plain.keys() - unnamed.keys() == {"agent_name"}
-    text, grouped = await published("3", tmp_path)
     assert grouped["site"] == {"office", "other"}
     assert "example.com" not in text
-    text, without_agents = await published("4", tmp_path)
-    assert without_agents.keys() == {"aid", "site", "protocol", "le", "account_group"}
-    assert not [agent for agent in plain["agent"] if agent in text]
+    assert anonymous.keys() == {"aid", "site", "protocol", "le", "account_group"}
+    assert not [agent for agent in plain["agent"] if agent in without]

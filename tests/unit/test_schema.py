@@ -50,29 +50,6 @@ def rejected(version: str, listing: str, field: str, literal: str) -> Mapping[st
 
 
 @both_versions
-def test_converts_the_numbers_of_a_network_session_to_base_units(version: str) -> None:
-    (network,) = page(version, "networks", record(version, "networks")).records
-    path = {"latency": 0.15, "jitter": 0.046, "loss": 0.1}
-    cpu = {"min": 0.25, "max": 0.75, "mean": 0.5, "median": 0.375, "stdDev": 0.125}
-    memory = {name: ratio * 2**34 for name, ratio in cpu.items()}
-    expected = {
-        **{f"{leg}.{k}": v for leg in ("destination", "vpn", "proxy") for k, v in path.items()},
-        "destination.avgRtt": 0.151,
-        "destination.maxRtt": 0.1525,
-        "destination.meanDevRtt": 0.047,
-        **{f"systemMetrics.cpuUtilization.{k}": v for k, v in cpu.items()},
-        "systemMetrics.cpuUtilization.count": 10,
-        **{f"systemMetrics.physicalMemoryUsedBytes.{k}": v for k, v in memory.items()},
-        "systemMetrics.physicalMemoryUsedBytes.count": 11,
-        "systemMetrics.physicalMemoryTotalBytes": 2**34,
-        "systemMetrics.startTimeMs": 1_581_508_857.327,
-        "systemMetrics.endTimeMs": 1_581_508_867.333,
-    }
-    assert values(network) == expected
-    assert (network.id, network.round) == (f"07625:{ROUND}:0", ROUND)
-
-
-@both_versions
 def test_decodes_a_user_session(version: str) -> None:
     whole = record(version, "users") | {"roundId": float(ROUND)}
     (user,) = page(version, "users", whole).records
