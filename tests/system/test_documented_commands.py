@@ -61,22 +61,22 @@ BLOCKS = [
 
 
 @asynccontextmanager
-async def private_network() -> AsyncIterator[tuple[str, ...]]:
-    """Run the simulated API in a network namespace; yields what to put before other commands."""
-    simulate = (*EXPORTER[1:], "--simulator.listen-address", API, "simulate")
+async def private_network(*arguments: str) -> AsyncIterator[tuple[str, ...]]:
+    """Run the exporter in a network namespace; yields what to put before other commands there."""
     process = await asyncio.create_subprocess_exec(
-        *(tool("unshare"), "--net", sys.executable, "-c", LOOPBACK_UP, *simulate),
+        *(tool("unshare"), "--net", sys.executable, "-c", LOOPBACK_UP, *EXPORTER[1:], *arguments),
         env=environment(),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )
     try:
         assert process.stdout
-        assert b"Simulated API" in await asyncio.wait_for(process.stdout.readline(), 30)
+        while b"Simulated API" not in await asyncio.wait_for(process.stdout.readline(), 30):
+            assert process.returncode is None
         yield tool("nsenter"), f"--net=/proc/{process.pid}/ns/net"
     finally:
         process.terminate()
-        await process.wait()
+        await process.communicate()
 
 
 def test_requirements_of_blocks_are_known() -> None:
@@ -89,21 +89,15 @@ async def test_commands_work_in_the_documented_order(tmp_path: Path) -> None:
     copy = tmp_path / "checkout"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*IGNORED))
     variables = environment(PATH=PATH, HOME=str(tmp_path), THOUSANDEYES_API_URL=f"http://{API}")
-    async with private_network() as inside:
+    async with private_network("--simulator.listen-address", API, "simulate") as inside:
         for block in (each for each in BLOCKS if not each.needs):
             outside = "pip install" in block.commands
             shell = ("bash", "-euo", "pipefail", "-c", block.commands)
-            stdin = tmp_path / "stdin"
-            stdin.write_text("demo\n")
-            with stdin.open() as typed:
-                output = await run(
-                    *(() if outside else inside),
-                    *shell,
-                    seconds=300,
-                    cwd=copy,
-                    env=variables,
-                    stdin=typed,
-                )
+            typed = tmp_path / "stdin"
+            typed.write_text("demo\n")
+            with typed.open() as stdin:
+                options = {"seconds": 300, "cwd": copy, "env": variables, "stdin": stdin}
+                output = await run(*(() if outside else inside), *shell, **options)
             assert set(block.output) <= set(output.splitlines()), f"install.md:{block.line}"
 
 
