@@ -1,4 +1,4 @@
-"""The commands and systemd units of docs/install.md, run and verified as they are documented.
+"""The commands of docs/install.md, run as they are documented.
 
 A comment `<!-- needs: ... -->` before a block names what tests do not have.
 """
@@ -99,17 +99,3 @@ async def test_commands_work_in_the_documented_order(tmp_path: Path) -> None:
                 options = {"seconds": 300, "cwd": copy, "env": variables, "stdin": stdin}
                 output = await run(*(() if outside else inside), *shell, **options)
             assert set(block.output) <= set(output.splitlines()), f"install.md:{block.line}"
-
-
-async def test_units_are_valid(tmp_path: Path) -> None:
-    program = tmp_path / "thousandeyes-exporter"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    units = re.findall(r"```systemd\n# \S+/(\S+)\n(.*?)```", PAGE, re.DOTALL)
-    assert len(units) == 2
-    for name, text in units:
-        installed = "/opt/thousandeyes-exporter/bin/thousandeyes-exporter"
-        (tmp_path / name).write_text(text.replace(installed, str(program)))
-    flags = ("verify", "--recursive-errors=yes", "--man=no")
-    paths = [str(tmp_path / name) for name, _ in units]
-    assert await run("systemd-analyze", *flags, *paths) == ""

@@ -1,4 +1,4 @@
-"""The systemd unit: accepted by systemd, sandboxed, and the exporter runs inside its sandbox."""
+"""The systemd units: accepted by systemd, sandboxed, and the exporter runs inside its sandbox."""
 
 import json
 import re
@@ -13,6 +13,7 @@ from system.servers import EXPORTER, ROOT, TOKEN, environment, free_port, run, r
 from exporter.simulator import World
 
 UNIT = ROOT / "deploy/systemd/thousandeyes-exporter.service"
+INSTALL = ROOT / "docs/install.md"
 INSTALLED = "/opt/thousandeyes-exporter/bin/thousandeyes-exporter"
 CONFINED = (sys.executable, str(Path(__file__).with_name("confined.py")))
 MAX_EXPOSURE = "15"
@@ -30,26 +31,29 @@ def service() -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """Return a copy of the unit with the path of the command on this host."""
-    path = tmp_path / UNIT.name
-    command = str(Path(sys.executable).with_name("thousandeyes-exporter"))
-    path.write_text(UNIT.read_text().replace(INSTALLED, command))
-    return path
+def units(tmp_path: Path) -> list[str]:
+    """Return copies of the unit and those of docs/install.md, with a command of this host."""
+    documented = re.findall(r"```systemd\n# \S+/(\S+)\n(.*?)```", INSTALL.read_text(), re.DOTALL)
+    assert len(documented) == 2
+    paths = []
+    for name, text in [(UNIT.name, UNIT.read_text()), *documented]:
+        paths.append(tmp_path / name)
+        paths[-1].write_text(text.replace(INSTALLED, sys.executable))
+    return list(map(str, paths))
 
 
 async def analyze(*arguments: str, **variables: str) -> str:
     return await run("systemd-analyze", *arguments, env=environment(**variables))
 
 
-async def test_systemd_accepts_the_unit(unit: Path) -> None:
-    arguments = ("verify", "--recursive-errors=yes", "--man=no", str(unit))
+async def test_systemd_accepts_the_units(units: list[str], tmp_path: Path) -> None:
+    arguments = ("verify", "--recursive-errors=yes", "--man=no", *units)
     # The colon at the end stands for the folders of the system.
-    assert await analyze(*arguments, SYSTEMD_UNIT_PATH=f"{unit.parent}:") == ""
+    assert await analyze(*arguments, SYSTEMD_UNIT_PATH=f"{tmp_path}:") == ""
 
 
-async def test_exposure_is_low(unit: Path) -> None:
-    await analyze("security", "--offline=true", f"--threshold={MAX_EXPOSURE}", str(unit))
+async def test_exposure_is_low(units: list[str]) -> None:
+    await analyze("security", "--offline=true", f"--threshold={MAX_EXPOSURE}", units[0])
 
 
 async def allowed(service: dict[str, list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Queries of an API version: listings that are read together, and account groups."""
+"""Queries of an API version: listings that are read together."""
 
 import asyncio
 from collections import Counter
@@ -10,9 +10,8 @@ import pytest
 from factories import network, user
 
 from exporter.errors import PollError
-from exporter.inventory import AccountGroup
 from exporter.sources.sessions import SessionsSource
-from exporter.thousandeyes.api import MAX_RECORDS, VERSIONS, Api
+from exporter.thousandeyes.api import MAX_RECORDS, Api
 from exporter.thousandeyes.client import Client
 from exporter.thousandeyes.schema import Listing, Page, Request
 
@@ -80,14 +79,3 @@ async def test_the_number_of_records_is_limited(more: int) -> None:
     with pytest.raises(PollError) if more else nullcontext() as failure:
         await FakeClient(pages, [page()]).read()
     assert not failure or failure.value.reason == "too_large"
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-async def test_reads_all_account_groups_that_the_token_has_access_to(version: Any) -> None:
-    client = FakeClient([page(AccountGroup("1")), page(AccountGroup("2"))])
-    api = Api(cast("Client", client), version)
-    async with asyncio.timeout(60) as deadline:
-        groups = await api.account_groups(deadline)
-    assert groups == [AccountGroup("1"), AccountGroup("2")]
-    assert client.requests == [Request(api.account_groups_listing.path)]
-    assert api.account_groups_listing.path.startswith(f"/{version}/account-groups")
