@@ -5,7 +5,6 @@ import subprocess
 import sys
 import zipfile
 from email import message_from_bytes
-from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -25,10 +24,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(file)
 
 
-def metadata(wheel: zipfile.ZipFile) -> Message:
-    return message_from_bytes(wheel.read(f"{INFO}/METADATA"))
-
-
 def test_wheel_contains_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     files = {name for name in wheel.namelist() if not name.startswith(f"{INFO}/")}
     package = (path for path in (ROOT / "exporter").rglob("*") if path.is_file())
@@ -37,7 +32,7 @@ def test_wheel_contains_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> 
 
 
 def test_wheel_has_the_metadata_of_the_project(wheel: zipfile.ZipFile) -> None:
-    found = metadata(wheel)
+    found = message_from_bytes(wheel.read(f"{INFO}/METADATA"))
     assert (found["Name"], found["Version"]) == (NAME, __version__)
     assert found["License-Expression"] == "Apache-2.0"
     assert f"{INFO}/licenses/LICENSE" in wheel.namelist()

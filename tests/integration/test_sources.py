@@ -121,26 +121,6 @@ async def test_a_partial_poll_of_local_networks_is_not_published() -> None:
         assert not [key for key in await samples(t) if key[0].startswith("local_network")]
 
 
-@fake_time
-async def test_series_of_a_vanished_agent_expire_within_the_lookback() -> None:
-    async with trial(world=WORLD) as t:
-        await t.until(lambda: bool(t.value("thousandeyes_up", source="local_networks")))
-        await asyncio.sleep(0.5)
-        agent = next(key[1] for key in await samples(t) if key[0] == FAMILIES["local_networks"])
-
-        def vanish(_request: ApiRequest, payload: Payload) -> None:
-            found = records(payload)
-            found[:] = [
-                each for each in found if agent not in (each.get("agentId"), each.get("id"))
-            ]
-
-        t.simulator.faults = (Fault("vanished", "", payload=vanish),)
-        await asyncio.sleep(900 + 60)
-        left = await samples(t)
-        assert left
-        assert agent not in {key[1] for key in left}
-
-
 READ = {
     "id", "agentId", "name", "platform", "version", "osVersion", "locationName", "visitedSite",
     "protocol", "date", "committed", "lastSeen", "type", "hardwareType", "asName", "vpnType",
