@@ -60,20 +60,6 @@ async def exporter(url: str, **components: Any) -> AsyncIterator[Exporter]:
     await exporter.close()
 
 
-@asynccontextmanager
-async def prepared(folder: Path) -> AsyncIterator[tuple[Exporter, Poller]]:
-    """Create an exporter that was polled a minute ago and whose next poll reads these pages."""
-    now = data.LAST_ROUND
-    clock = Clock(wall=lambda: now)
-    async with exporter("http://127.0.0.1:9", clock=clock, api_type=FileApi) as running:
-        poller = running.manager.pollers[0]
-        FileApi.folder = folder / "earlier"
-        for _ in range(2):  # the first poll of a process is not typical
-            await poll(running, poller)
-        FileApi.folder, now = folder, data.END
-        yield running, poller
-
-
 async def poll(exporter: Exporter, poller: Poller) -> None:
     """Poll once and publish the result."""
     await poller.poll()
@@ -83,15 +69,19 @@ async def poll(exporter: Exporter, poller: Poller) -> None:
 
 
 async def main(command: str, folder: Path, argument: str) -> None:
-    """Run a command."""
+    """Poll the pages of a minute ago, and run a command with those of now."""
     sys.setswitchinterval(0.0005)  # as the command line does
-    async with prepared(folder) as (running, poller):
-        start = time.process_time()
+    now, url = data.LAST_ROUND, "http://127.0.0.1:9"
+    async with exporter(url, clock=Clock(wall=lambda: now), api_type=FileApi) as running:
+        poller = running.manager.pollers[0]
+        FileApi.folder = folder / "earlier"
+        for _ in range(2):  # the first poll of a process is not typical
+            await poll(running, poller)
+        FileApi.folder, now, start = folder, data.END, time.process_time()
         await poll(running, poller)
         if command == "poll":
             print(time.process_time() - start)
-            snapshot = running.snapshot
-            parts = [snapshot.common, snapshot.tails[Format.TEXT]]
+            parts = [running.snapshot.common, running.snapshot.tails[Format.TEXT]]
             Path(argument).write_bytes(b"".join(gzip_chunks(parts)))
             return
         app = create_app(running, telemetry_path="/metrics", max_requests=40, clock=running.clock)
