@@ -19,18 +19,6 @@ from exporter.simulator.faults import (
     records,
 )
 
-ODD_NAMES = (
-    'quo"ted.example.com',
-    "back\\slash.example.com",
-    "new\nline.example.com",
-    "nul\x00 bell\x07 escape\x1b[31m.example.com",
-    "right\u202eto\u202cleft zero\u200bwidth line\u2028separator.example.com",
-    "snow☃man 🦔.example.com",
-    "{le=\"0.1\",job='x'} 1 # EOF",
-    "",
-    "x" * 100_000 + ".example.com",
-)
-
 
 def faults(*specs: str) -> tuple[Fault, ...]:
     """Return faults by name, with a share and a schedule as in the setting `simulator.faults`."""
@@ -72,17 +60,6 @@ def _bad_records(_request: ApiRequest, payload: Payload) -> None:
             target.pop(field, None)
         elif field in target:
             target[field] = value
-
-
-def _odd_labels(_request: ApiRequest, payload: Payload) -> None:
-    for n, record in enumerate(records(payload)[: 20 * len(ODD_NAMES)]):
-        for name in {"visitedSite", "name", "agentName"} & record.keys():
-            record[name] = ODD_NAMES[n % len(ODD_NAMES)]
-
-
-def _duplicate_records(_request: ApiRequest, payload: Payload) -> None:
-    found = records(payload)
-    found.extend(found[:1])
 
 
 def _next_loop(request: ApiRequest, payload: Payload, host: str | None = None) -> None:
@@ -136,8 +113,6 @@ TEST_FAULTS = (
     Fault("no_rate_headers", "no rate limit headers", response=BARE),
     Fault("bad_date", "invalid Date header", response=with_headers({"Date": "today"})),
     Fault("bad_records", "a field of every fourth record is missing or wrong", None, _bad_records),
-    Fault("odd_labels", "names that need escapes, empty, 100 kB", None, _odd_labels),
-    Fault("duplicate_records", "first record of a page is repeated", None, _duplicate_records),
     Fault("next_loop", "pages link to themselves", None, _next_loop),
     Fault("next_other_host", "next page on another host", None, OTHER_HOST),
 )

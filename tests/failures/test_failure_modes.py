@@ -284,27 +284,14 @@ async def test_half_of_the_requests_fail_and_rounds_are_published(row: str) -> N
 # Rounds and data
 
 
-INVALID_DATA: dict[str, tuple[str, set[str]]] = {
-    "D05": ("odd_labels", set()),
-    "D12-D13-D14-D16": (
-        "bad_records", {"missing_field", "bad_type", "out_of_range", "bad_time"},
-    ),
-    "D19": ("duplicate_records", set()),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("row", INVALID_DATA)
+@pytest.mark.parametrize("row", ["D12-D13-D14-D16"])
 @fake_time
 async def test_invalid_records_cost_only_themselves(row: str) -> None:
-    name, reasons = INVALID_DATA[row]
-    async with trial(world=World(agents=60, sites=8), initial_faults=faults(name)) as t:
+    world = World(agents=60, sites=8)
+    async with trial(world=world, initial_faults=faults("bad_records")) as t:
         await t.polls(2)
-        rejected = {
-            reason
-            for reason in REJECTION_REASONS
-            if t.value("records_rejected_total", reason=reason)
-        }
-        assert rejected == reasons
+        rejected = {r for r in REJECTION_REASONS if t.value("records_rejected_total", reason=r)}
+        assert rejected == {"missing_field", "bad_type", "out_of_range", "bad_time"}
         assert t.value("newest_round_timestamp_seconds") <= wall()
         assert len(await t.rounds()) > 50
         assert not t.failures()
@@ -322,11 +309,9 @@ async def test_twenty_account_groups_share_the_rate_limit_fairly(row: str) -> No
         await t.until(lambda: len(t.aids) == 20)
         await asyncio.sleep(700)
         polls = [
-            t.value("polls_total", aid) - sum(
-                t.value("poll_failures_total", aid, reason=reason) for reason in ("deadline",)
-            )
+            t.value("polls_total", aid) - t.value("poll_failures_total", aid, reason="deadline")
             for aid in t.aids
-        ]  # fmt: skip
+        ]
         assert min(polls) > 5
         assert max(polls) <= 2 * min(polls)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from api_faults import ODD_NAMES
 from api_records import PAYLOADS, id_field, record, results_key
 from factories import text_of
 from fake_clock import fake_time
@@ -59,7 +58,11 @@ NUMBERS = (
     *(float("nan"), float("-inf"), "@@1e999@@", f"@@{'9' * 5000}@@", "@@1E10@@", "@@01@@"),
 )
 TEXTS = (
-    *ODD_NAMES, "__name__", "__other__", "NaN", "150", "x" * 300, "x" * 299 + "y", "A", "a", "é",
+    'quo"ted.example.com', "back\\slash.example.com", "new\nline.example.com",
+    "nul\x00 bell\x07 escape\x1b[31m.example.com", "snow☃man 🦔.example.com",
+    "right\u202eto\u202cleft zero\u200bwidth line\u2028separator.example.com",
+    "{le=\"0.1\",job='x'} 1 # EOF", "", "x" * 100_000 + ".example.com",
+    "__name__", "__other__", "NaN", "150", "x" * 300, "x" * 299 + "y", "A", "a", "é",
     "e\u0301", "\ufeff", "# EOF", 'a",b="c"} 1\n# TYPE x gauge', "\\n", "\u3000", "[::1]:443",
     "HOST.example:80", "host.", "2026-02-30 24:00:00", "0001-01-01T00:00:00+23:59",
 )  # fmt: skip
