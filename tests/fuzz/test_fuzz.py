@@ -198,7 +198,7 @@ async def poll_and_scrape(rng: Random) -> None:
 
 
 def test_any_response_is_read_or_rejected_and_the_exposition_is_valid() -> None:
-    fuzz(20, lambda rng: asyncio.run(poll_and_scrape(rng)))
+    fuzz(12, lambda rng: asyncio.run(poll_and_scrape(rng)))
 
 
 REQUESTS = (

@@ -165,8 +165,8 @@ def log_calls() -> dict[str, tuple[set[str], set[str]]]:
     events: dict[str, tuple[set[str], set[str]]] = {}
     trees = [ast.parse(path.read_text()) for path in (ROOT / "exporter").rglob("*.py")]
     for call in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        function = ast.unparse(call.func)
-        if call.args and re.fullmatch(rf"(.*log(ger\(\))?\.({'|'.join(LEVELS)})|write)", function):
+        function = ast.unparse(call.func) if call.args else ""
+        if re.fullmatch(rf"(.*log(ger\(\))?\.({'|'.join(LEVELS)})|write)", function):
             levels, fields = events.setdefault(ast.literal_eval(call.args[0]), (set(), set()))
             levels |= {LEVELS[name] for name in {function.rpartition(".")[2]} & LEVELS.keys()}
             fields |= {each.arg for each in call.keywords if each.arg} - {"exc_info"}

@@ -17,8 +17,15 @@ INFO = f"thousandeyes_exporter-{__version__}.dist-info"
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     folder = tmp_path_factory.mktemp("wheel")
-    options = ("--quiet", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(ROOT)], check=True)
+    command = (
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "--target=wheel",
+        f"--directory={folder}",
+    )
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (file,) = folder.glob("*.whl")
     return zipfile.ZipFile(file)
 

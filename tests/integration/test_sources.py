@@ -4,6 +4,7 @@ import asyncio
 import gc
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import ceil
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -32,15 +33,22 @@ AGENT = ("aid", "agent", "agent_name", "agent_version", "os_version", "location"
 SESSION = ("aid", *SERIES.labels)
 
 
-async def samples(t: Trial, labels: Sequence[str] = TARGET) -> Values:
-    """Return the published samples: name without prefix, and label values."""
-    families = text_string_to_metric_families(await t.get("/metrics"))
-    found = [sample for family in families for sample in family.samples]
+@lru_cache(1)
+def parsed(text: str) -> list[Any]:
+    return [each for family in text_string_to_metric_families(text) for each in family.samples]
+
+
+def samples(text: str, labels: Sequence[str] = TARGET) -> Values:
+    """Return the samples of an exposition: name without prefix, and label values."""
     return {
         (s.name.removeprefix(PREFIX), *(s.labels.get(name, "") for name in labels)): s.value
-        for s in found
+        for s in parsed(text)
         if s.name.startswith(PREFIX)
     }
+
+
+async def published(t: Trial) -> Values:
+    return samples(await t.get("/metrics"))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -59,18 +67,19 @@ async def test_values_are_those_of_the_simulated_company_in_both_versions(versio
             sessions = list(world.sessions(aid, now - 930, now, now))
             for count in (sum(s.listed for s in sessions), sum(s.measured for s in sessions)):
                 requests += ceil(count / t.simulator.page_size)
-        found, names = await samples(t, SESSION), {family.short_name for family in SERIES.families}
+        text, names = await t.get("/metrics"), {family.short_name for family in SERIES.families}
+        found = samples(text, SESSION)
         assert len(expected) > 1500
         assert {k: v for k, v in found.items() if k[0] in names} == pytest.approx(expected)
         sent = [each for each in t.simulator.requests if re.search("session|real-user", each.path)]
         assert len(sent) == requests > 10, "as few requests as possible"
-        assert {key[1:] for key in await samples(t, AGENT) if key[0] == "agent_info"} == {
+        assert {key[1:] for key in samples(text, AGENT) if key[0] == "agent_info"} == {
             (str(a.aid), a.id, a.name, a.version, a.hardware["osVersion"], a.office.location)
             for a in world.agents
         }
         networks = expected_values.of_local_networks(world, now) if version == "v7" else {}
         assert len(networks) > 100 or version == "v6"
-        found = await samples(t, TARGET)
+        found = samples(text)
         assert {key: found.get(key) for key in networks} == pytest.approx(networks)
 
 
@@ -79,21 +88,21 @@ async def test_values_are_those_of_the_simulated_company_in_both_versions(versio
 async def test_a_failing_source_leaves_the_others_untouched(source: str) -> None:
     async with trial(world=WORLD) as t:
         await t.until(lambda: bool(t.value("thousandeyes_up", source=source)))
-        before = await samples(t)
+        before = await published(t)
         failing = error(500, "Internal Server Error", paths=PATHS[source])
         t.simulator.faults = (Fault("failing", "", failing),)
         await t.until(lambda: not t.value("thousandeyes_up", source=source), 400)
         others = {"sessions", "agents", "local_networks"} - {source}
         assert all(t.value("thousandeyes_up", source=each) for each in others)
-        assert FAMILIES[source] in {key[0] for key in await samples(t)}
+        assert FAMILIES[source] in {key[0] for key in await published(t)}
         await asyncio.sleep(1000)  # longer than the look-back
-        names = {key[0] for key in await samples(t)}
+        names = {key[0] for key in await published(t)}
         assert (FAMILIES[source] in names) == (source == "agents")  # agents do not expire
         assert sum("poll_failed" in line and source in line for line in t.log) == 1
         t.simulator.faults = ()
         await t.until(lambda: bool(t.value("thousandeyes_up", source=source)), 305)
         await asyncio.sleep(0.5)
-        assert FAMILIES[source] in {key[0] for key in await samples(t)}
+        assert FAMILIES[source] in {key[0] for key in await published(t)}
         assert before
 
 
@@ -118,7 +127,7 @@ async def test_a_partial_poll_of_local_networks_is_not_published() -> None:
         t.simulator.page_size = 10
         await t.until(lambda: bool(t.value("polls_total", source="local_networks")), 400)
         assert not t.value("thousandeyes_up", source="local_networks")
-        assert not [key for key in await samples(t) if key[0].startswith("local_network")]
+        assert not [key for key in await published(t) if key[0].startswith("local_network")]
 
 
 READ = {
@@ -166,9 +175,9 @@ async def test_no_personal_data_is_read() -> None:
         for source in PATHS:
             await t.until(lambda name=source: bool(t.value("thousandeyes_up", source=name)))
         await asyncio.sleep(0.5)
-        published = await t.get("/metrics") + await t.get("/") + "\n".join(t.log)
+        shown = await t.get("/metrics") + await t.get("/") + "\n".join(t.log)
         pollers = t.exporter.manager.pollers
         held = list(texts(*(vars(each.source) for each in pollers), t.exporter.publisher.current))
         assert WORLD.agents[0].id in held
-        assert not [text for text in (published, *held) if "canary-" in text.replace(t.url, "")]
-        assert (FAMILIES["agents"], WORLD.agents[0].id, "") in await samples(t)
+        assert not [text for text in (shown, *held) if "canary-" in text.replace(t.url, "")]
+        assert (FAMILIES["agents"], WORLD.agents[0].id, "") in await published(t)
