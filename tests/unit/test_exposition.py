@@ -108,18 +108,7 @@ def test_the_whole_text():
         counter = f"{line}{PREFIX}site_sessions"
         actual = actual.replace(f"{counter}_total", counter)
     assert openmetrics == actual
-
-
-@pytest.mark.parametrize("format_", Format)
-def test_every_sample_of_every_family_is_published(format_):
-    groups = company("all")
-    published = {family.short_name for family in SERIES.families}
-    samples = [name for name, _ in parse(render(groups), format_) if name in published]
-    assert set(samples) == published
-    tables = [table for each in groups for table in each.sessions.tables]
-    assert len(samples) == sum(table.samples.sum() for table in tables)
-    nothing = render([])
-    assert (text(nothing, format_), nothing.size) == ("", 0)
+    assert (text(render([])), render([]).size) == ("", 0)
 
 
 @pytest.mark.parametrize("empty", list(itertools.product((True, False), repeat=4)))
