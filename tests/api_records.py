@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from factories import join, user, values_of
+from factories import join, user, values_by_key, values_of
 
 from exporter.metrics.families import SeriesTable
 from exporter.sources.aggregate import aggregate
@@ -105,12 +105,7 @@ def published(version: str, users: str, networks: str) -> dict[Key, dict[str, fl
     names, listings = (users, networks), SessionsSource.listings[version]
     pages = [decode(payload(name), each) for name, each in zip(names, listings, strict=True)]
     assert not any(page.rejected for page in pages)
-    table = aggregate(join(*(page.records for page in pages)), SERIES, FIELDS)
-    columns = table.columns.items()
-    return {
-        key: {name: column[row] for name, column in columns if not math.isnan(column[row])}
-        for row, key in enumerate(table.keys)
-    }
+    return values_by_key(aggregate(join(*(page.records for page in pages)), SERIES, FIELDS))
 
 
 def values(row: Row) -> Mapping[str, float]:

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.metrics.exposition import Part, plain_chunks
+from exporter.metrics.exposition import Format, Part, plain_chunks
+from exporter.metrics.families import SeriesTable
 from exporter.sources.aggregate import PERIOD_FIELDS
-from exporter.sources.rows import Batch, Joined, Row, RowStore
+from exporter.sources.rows import Batch, Joined, Key, Row, RowStore
 from exporter.sources.sessions import FIELDS
 
 USER_FIELDS, NETWORK_FIELDS = FIELDS
@@ -70,6 +73,28 @@ def join(users: Iterable[Row], networks: Iterable[Row]) -> list[Joined]:
 def text_of(*parts: Part) -> str:
     """Return the text of parts of an exposition."""
     return b"".join(chunk for part in parts for chunk in plain_chunks(part)).decode()
+
+
+def parse(
+    text: str, format_: Format = Format.TEXT, prefix: str = ""
+) -> dict[tuple[str, frozenset[Any]], float]:
+    """Return the samples of an exposition by name and labels: valid, and each series once."""
+    parser = parse_text if format_ is Format.TEXT else parse_openmetrics
+    samples = [sample for family in parser(text) for sample in family.samples]
+    found = {(s.name.removeprefix(prefix), frozenset(s.labels.items())): s.value for s in samples}
+    assert len(found) == len(samples)
+    assert all(s.timestamp is None and math.isfinite(s.value) for s in samples)
+    return found
+
+
+def values_by_key(table: SeriesTable) -> dict[Key, dict[str, float]]:
+    """Return the values of a table that exist, by key and short name."""
+    rows = [
+        dict(zip(table.columns, row, strict=True))
+        for row in zip(*table.columns.values(), strict=True)
+    ]
+    values = [{name: float(v) for name, v in row.items() if not math.isnan(v)} for row in rows]
+    return dict(zip(table.keys, values, strict=True))
 
 
 any_text = st.text(st.characters(exclude_categories=[]), max_size=400)

@@ -18,13 +18,14 @@ from factories import (
     randoms,
     session,
     user,
+    values_by_key,
     values_of,
 )
 from hypothesis import given
 from hypothesis import settings as hypothesis
 
 from exporter.labels import OTHER
-from exporter.metrics.families import COUNT, Family, SeriesTable, Table
+from exporter.metrics.families import COUNT, Family, Table
 from exporter.sources.aggregate import PERIOD_FIELDS, aggregate, site_means
 from exporter.sources.rows import Joined, Key, Row
 from exporter.sources.sessions import FIELDS, SERIES
@@ -35,15 +36,6 @@ Samples = dict[Key, dict[str, float]]
 def sessions_table(sessions: Iterable[Joined], selection: Sequence[str] = ("all",), **options):
     """Aggregate sessions."""
     return aggregate(list(sessions), SERIES.select(selection), FIELDS, **options)
-
-
-def samples(table: SeriesTable) -> Samples:
-    """Return the samples: key, short name of the family, value."""
-    rows = [
-        zip(table.columns, row, strict=True) for row in zip(*table.columns.values(), strict=True)
-    ]
-    values = [{name: float(value) for name, value in row if not math.isnan(value)} for row in rows]
-    return dict(zip(table.keys, values, strict=True))
 
 
 def plain_aggregate(sessions: Iterable[Joined], folded: frozenset[Key] = frozenset()) -> Samples:
@@ -110,7 +102,7 @@ every_key = [(a, s, p) for a in "ab" for s in "xy" for p in ("http", "https")]
 def test_agrees_with_the_plain_implementation(rng):
     sessions = join(*listings(rng))
     folded = frozenset(rng.sample(every_key, rng.randrange(len(every_key))))
-    actual = samples(sessions_table(sessions, folded=folded))
+    actual = values_by_key(sessions_table(sessions, folded=folded))
     expected = plain_aggregate(sessions, folded)
     assert list(actual) == list(expected)
     for key, values in expected.items():
@@ -138,7 +130,7 @@ def test_a_single_session_gives_exactly_its_values(rng):
         no_samples = values.get(family.field.rpartition(".")[0] + ".count") == 0
         if family.aggregation in ("weighted_mean", "pooled") and no_samples:
             expected.pop(family.short_name, None)
-    assert samples(sessions_table([session(values=values)])) == {user().key: expected}
+    assert values_by_key(sessions_table([session(values=values)])) == {user().key: expected}
 
 
 def test_a_period_counts_once_with_each_field_from_the_first_row_that_has_it():
@@ -146,7 +138,7 @@ def test_a_period_counts_once_with_each_field_from_the_first_row_that_has_it():
     cpu = {f"{CPU}.mean": 0.25, f"{CPU}.count": 10.0}
     later = {f"{CPU}.mean": 0.5, f"{CPU}.max": 0.75, f"{CPU}.count": 10.0}
     rows = [session(id_, values=period | v) for id_, v in (("1", {}), ("2", cpu), ("3", later))]
-    (values,) = samples(sessions_table(rows)).values()
+    (values,) = values_by_key(sessions_table(rows)).values()
     expected = {"utilization_ratio": 0.25, "utilization_max_ratio": 0.75, "samples": 10.0}
     expected = {f"cpu_{name}": value for name, value in expected.items()} | {"sessions": 3.0}
     assert values == expected | {"round_timestamp_seconds": ROUND}
@@ -176,13 +168,13 @@ def test_rows_without_the_last_label_of_a_table_do_not_count_there():
     cases = [(("agent", "type"), {("a", "x"): 1}), (("agent",), {("a",): 3, ("b",): 4})]
     for labels, expected in cases:
         table = aggregate(rows, Table(labels, families), [["x"]])
-        assert {key: value["x"] for key, value in samples(table).items()} == expected
+        assert {key: value["x"] for key, value in values_by_key(table).items()} == expected
 
 
 @given(randoms)
 def test_site_means_are_weighted_by_sessions_over_all_account_groups(rng):
     tables = [sessions_table(join(*listings(rng))) for _ in range(rng.randrange(4))]
-    series = [item for table in tables for item in samples(table).items()]
+    series = [item for table in tables for item in values_by_key(table).items()]
     means = site_means(tables, ["latency_seconds"])
     assert list(means) == sorted({key[1] for key, _ in series})
     for site, actual in means.items():

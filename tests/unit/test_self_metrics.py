@@ -3,18 +3,15 @@
 import platform
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
+from factories import parse
 
 from exporter import __version__
 from exporter.errors import REASONS, REJECTION_REASONS
 from exporter.metrics.exposition import Format
 from exporter.metrics.self_metrics import OrganizationLimits, SelfMetrics
 
-PREFIX = "thousandeyes_exporter_"
 ROUTES = ("/v7/sessions", "/v7/agents")
 CODES = ("200", "400", "401", "403", "404", "429", "500", "502", "503", "error")
-PARSERS = {Format.TEXT: parse_text, Format.OPENMETRICS: parse_openmetrics}
 
 
 def filled(*aids: str) -> SelfMetrics:
@@ -34,11 +31,7 @@ def filled(*aids: str) -> SelfMetrics:
 
 
 def samples(metrics, format_=Format.TEXT):
-    return {
-        (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
-        for family in PARSERS[format_](metrics.render(format_))
-        for sample in family.samples
-    }
+    return parse(metrics.render(format_), format_, "thousandeyes_exporter_")
 
 
 def test_both_formats_have_the_same_samples():
