@@ -10,6 +10,8 @@ from grafana import queries as q
 from grafana.panels import DATA_SOURCE, MIN_INTERVAL, Built, Panel
 
 TAG = "thousandeyes"
+INPUT = "DS_PROMETHEUS"
+"""Name of the data source that an import asks for."""
 LABEL_VALUES, QUERY_RESULT = 1, 3  # query types of Grafana's Prometheus variables
 
 KEPT = "${datasource:queryparam}&${aid:queryparam}&${__url_time_range}"
@@ -27,9 +29,14 @@ SERIES_SITE_LINK = _link("Open site", "site", "site", "__field.labels.site")
 
 
 def data_source() -> builders.DatasourceVariable:
-    """Return the variable that selects the Prometheus server."""
+    """Return the variable that selects the Prometheus server.
+
+    Its first value is the choice at the import. A provisioned dashboard has no such choice, and
+    Grafana selects the first data source.
+    """
+    choice_ = models.VariableOption(selected=True, text="", value=f"${{{INPUT}}}")
     variable = builders.DatasourceVariable("datasource").label("Data source").type("prometheus")
-    return variable.description("Prometheus server that scrapes the exporter.")
+    return variable.current(choice_).description("Prometheus server that scrapes the exporter.")
 
 
 def _query(
