@@ -93,11 +93,11 @@ function(config) {
     local limited = std.foldl(setLimit, changed, query);
     // A placeholder, because the matchers may look like metrics.
     local inserted = std.foldl(
-      function(text, prefix) insertMatchers(text, prefix, '\u0000'),
+      function(text, prefix) insertMatchers(text, prefix, '§'),
       ['thousandeyes_', 'process_', 'scrape_duration_seconds', 'up'],
       limited
     );
-    local selected = if config.selector == '' then limited else std.strReplace(inserted, '\u0000', config.selector);
+    local selected = if config.selector == '' then limited else std.strReplace(inserted, '§', config.selector);
     std.strReplace(selected, 'job="%s"' % defaults.job, 'job="%s"' % config.job),
 
   // Queries in annotations are strings of a template and formats of printf.
