@@ -22,55 +22,30 @@ MIXIN = ROOT / "deploy/mixin/mixin.libsonnet"
 INTERVALS = {"__rate_interval": "5m", "__range": "6h", "__interval": "1m"}
 DASHBOARDS = {path.name: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
 GROUPS = yaml.safe_load(RULES.read_text())["groups"]
-OVER = {
-    name: f":thousandeyes_endpoint_{name}:over"
-    for name in ("loss_ratio", "latency_seconds", "jitter_seconds", "experience_score")
-}
-LOCAL = "thousandeyes_endpoint_local_network"
-GATEWAY = "aid_location_target_type:" + LOCAL
-VPN = f"aid_vpn:{LOCAL}_latency_seconds"
-THRESHOLDS: dict[str, tuple[float, set[str]]] = {
-    "latencySeconds": (
-        0.4,
-        {f"{level}{OVER['latency_seconds']}" for level in ("aid", "aid_site")}
-        | {"ThousandEyesSiteLatencyHigh"},
-    ),
-    "lossRatio": (
-        0.03,
-        {f"{level}{OVER['loss_ratio']}" for level in ("aid", "aid_site")}
-        | {"ThousandEyesSiteLossHigh", f"{GATEWAY}_loss_ratio:over"},
-    ),
-    "jitterSeconds": (
-        0.06,
-        {f"{level}{OVER['jitter_seconds']}" for level in ("aid", "aid_site")}
-        | {"ThousandEyesSiteJitterHigh"},
-    ),
-    "experienceScore": (
-        0.6,
-        {f"aid_site{OVER['experience_score']}", "ThousandEyesSiteExperienceLow"},
-    ),
-    "agentLossRatio": (0.2, {"ThousandEyesAgentLossHigh"}),
-    "cpuRatio": (0.85, {"ThousandEyesAgentCpuHigh"}),
-    "memoryRatio": (0.99, {"ThousandEyesAgentMemoryHigh"}),
-    "wifiSignalDbm": (-75, {"ThousandEyesAgentWifiWeak"}),
+THRESHOLDS = {
+    "latencySeconds": (0.4, r"aid(_site)?:\w+_endpoint_latency_seconds:over|.*SiteLatencyHigh"),
+    "lossRatio": (0.03, r"aid(_site|_location_target_type)?:\w+_loss_ratio:over|.*SiteLossHigh"),
+    "jitterSeconds": (0.06, r"aid(_site)?:\w+_jitter_seconds:over|.*SiteJitterHigh"),
+    "experienceScore": (0.6, r"aid_site:\w+_experience_score:over|.*SiteExperienceLow"),
+    "agentLossRatio": (0.2, ".*AgentLossHigh"),
+    "cpuRatio": (0.85, ".*CpuHigh"),
+    "memoryRatio": (0.99, ".*MemoryHigh"),
+    "wifiSignalDbm": (-75, ".*WifiWeak"),
     "gatewayLatencySeconds": (
         0.01,
-        {f"{GATEWAY}_latency_seconds:over", f"{VPN}:count", f"{VPN}:over"},
+        r"aid_(location_target_type|vpn):\w+_network_latency_seconds:over|"
+        r"aid_vpn:\w+_network_latency_seconds:count",
     ),
-    "vpnLatencySeconds": (0.16, {f"{VPN}:over"}),
-    "dnsResolutionSeconds": (0.35, {f"aid_location:{LOCAL}_dns_resolution_seconds:over"}),
-    "locationShare": (
-        0.3,
-        {f"ThousandEyes{name}" for name in ("GatewayLatencyHigh", "GatewayLossHigh")}
-        | {"ThousandEyesDnsResolutionSlow"},
-    ),
-    "vpnShare": (0.6, {"ThousandEyesVpnLatencyHigh"}),
-    "staleSeconds": (900, {"ThousandEyesDataStale"}),
-    "pollDurationRatio": (0.7, {"ThousandEyesPollSlow"}),
-    "rateLimitRemainingRatio": (0.15, {"ThousandEyesApiRateLimitLow"}),
-    "unmatchedRatio": (0.3, {"ThousandEyesJoinMissesHigh"}),
+    "vpnLatencySeconds": (0.16, r"aid_vpn:\w+_network_latency_seconds:over"),
+    "dnsResolutionSeconds": (0.35, r"aid_location:\w+_dns_resolution_seconds:over"),
+    "locationShare": (0.3, ".*(GatewayLatencyHigh|GatewayLossHigh|DnsResolutionSlow)"),
+    "vpnShare": (0.6, ".*VpnLatencyHigh"),
+    "staleSeconds": (900, ".*DataStale"),
+    "pollDurationRatio": (0.7, ".*PollSlow"),
+    "rateLimitRemainingRatio": (0.15, ".*ApiRateLimitLow"),
+    "unmatchedRatio": (0.3, ".*JoinMissesHigh"),
 }
-"""A different value of each threshold, and the rules whose expression has it."""
+"""A different value of each threshold, and the names of the rules whose expression has it."""
 COLORS = {
     "latencySeconds": panels.LATENCY,
     "lossRatio": panels.LOSS,
@@ -181,13 +156,13 @@ def test_selector_is_in_every_selector_of_the_metrics_of_the_exporter() -> None:
 
 @pytest.mark.parametrize("name", THRESHOLDS)
 def test_threshold_changes_exactly_the_rules_that_have_it(name: str) -> None:
-    new, names = THRESHOLDS[name]
+    new, pattern = THRESHOLDS[name]
     before, after = rules(), rules(json.dumps({"thresholds+": {name: new}}))
-    assert {each for each in before if before[each]["expr"] != after[each]["expr"]} == names
-    for each in names:
-        old, changed = before[each]["expr"].split(), after[each]["expr"].split()
-        found = {b.strip("(),") for a, b in zip(old, changed, strict=True) if a != b}
-        assert found == {f"{new:g}"}
+    changed = {each for each in before if before[each]["expr"] != after[each]["expr"]}
+    assert changed == {each for each in before if re.fullmatch(pattern, each)} != set()
+    for each in changed:
+        words = zip(before[each]["expr"].split(), after[each]["expr"].split(), strict=True)
+        assert {now.strip("()") for old, now in words if old != now} == {f"{new:g}"}
 
 
 @pytest.mark.parametrize("name", COLORS)
