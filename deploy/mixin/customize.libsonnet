@@ -44,12 +44,18 @@ local lastMetric(query) =
   parts[std.length(parts) - 1];
 
 // Replaces a number, with its unit if it has one, where it is a word and `isMeant` of the text before it.
-local replaceNumber(text, old, new, isMeant=function(before) true) =
+local replaceNumber(text, old, new, isMeant) =
   local parts = std.split(text, old);
   local replace(done, part) =
     local isWord = std.member(' \n', last(done)) && (part == '' || !std.member('0123456789', part[0]));
     done + (if isWord && isMeant(done) then new else old) + part;
   if std.length(parts) == 1 then text else std.foldl(replace, parts[1:], parts[0]);
+
+// Replaces old by new limits. They are marked first, because the new value of one can be the old value of another.
+local replaceLimits(text, limits, isMeant=function(limit, before) true) =
+  local mark(done, limit) = replaceNumber(done, limit.old, limit.mark, function(before) isMeant(limit, before));
+  local unmark(done, limit) = std.strReplace(done, limit.mark, limit.new);
+  std.foldl(unmark, limits, std.foldl(mark, limits, text));
 
 // Inserts matchers into the selectors of all metrics whose name starts with `prefix`. Series of recording rules, which have
 // colons in their name, do not have the labels of the target. A name may end with a variable of a dashboard.
@@ -67,31 +73,26 @@ local insertMatchers(query, prefix, matchers) =
     );
   std.foldl(insert, parts[1:], parts[0]);
 
-// A changed limit: values, numbers in queries, and words in texts.
-local change(limit, old, new) = limit {
-  old: old,
-  new: new,
-  numbers: ['%g' % value for value in [old, new]],
-  words: [limit.text(value) for value in [old, new]],
-};
-
 function(config) {
   local changed = [
-    change(limits[name], defaults.thresholds[name], config.thresholds[name])
+    local old = defaults.thresholds[name], new = config.thresholds[name];
+    limits[name] {
+      values: { old: old, new: new },
+      number: { old: '%g' % old, new: '%g' % new, mark: '§%s§' % name, metrics: limits[name].metrics },
+      words: if 'text' in limits[name]
+      then [{ old: limits[name].text(old), new: limits[name].text(new), mark: '§%s§' % name }]
+      else [],
+    }
     for name in std.objectFields(limits)
     if config.thresholds[name] != defaults.thresholds[name]
   ],
+  local numbers = [limit.number for limit in changed],
 
   local expression(query) =
     // A number is the limit of the metric that is named last before it.
-    local setLimit(text, limit) = replaceNumber(
-      text,
-      limit.numbers[0],
-      limit.numbers[1],
-      function(before) mentions(lastMetric(before), limit.metrics)
-    );
-    local limited = std.foldl(setLimit, changed, query);
-    // A placeholder, because the matchers may look like metrics.
+    local isMeant(limit, before) = mentions(lastMetric(before), limit.metrics);
+    local limited = replaceLimits(query, numbers, isMeant);
+    // Marked first as well, because the matchers may look like metrics.
     local inserted = std.foldl(
       function(text, prefix) insertMatchers(text, prefix, '§'),
       ['thousandeyes_', 'process_', 'scrape_duration_seconds', 'up'],
@@ -105,11 +106,7 @@ function(config) {
     local escaped = std.strReplace(std.strReplace(std.strReplace(config.selector, '\\', '\\\\'), '"', '\\"'), '%', '%%');
     if config.selector == '' then text else insertMatchers(text, 'thousandeyes_', escaped),
 
-  local prose(text, ofLimits) = std.foldl(
-    function(done, limit) if 'text' in limit then replaceNumber(done, limit.words[0], limit.words[1]) else done,
-    ofLimits,
-    text
-  ),
+  local prose(text, ofLimits) = replaceLimits(text, std.flattenArrays([limit.words for limit in ofLimits])),
 
   local ofUID(text) = std.strReplace(text, '/d/' + defaults.dashboardUIDPrefix, '/d/' + config.dashboardUIDPrefix),
 
@@ -143,10 +140,10 @@ function(config) {
         if bounds != limit.colors then done
         else [
           step {
-            value: if step.value == limit.old then limit.new
+            value: if step.value == limit.values.old then limit.values.new
             else if !std.member(bounds, step.value) then step.value
-            else if limit.old == bounds[0] then std.max(step.value, limit.new)
-            else std.min(step.value, limit.new),
+            else if limit.values.old == bounds[0] then std.max(step.value, limit.values.new)
+            else std.min(step.value, limit.values.new),
           }
           for step in done
         ],

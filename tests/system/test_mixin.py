@@ -165,6 +165,12 @@ def test_threshold_changes_exactly_the_rules_that_have_it(name: str) -> None:
         assert {now.strip("()") for old, now in words if old != now} == {f"{new:g}"}
 
 
+def test_thresholds_can_swap_their_values() -> None:
+    changed = rules(json.dumps({"thresholds+": {"agentLossRatio": 0.05, "lossRatio": 0.1}}))
+    assert "> 0.05\n" in changed["ThousandEyesAgentLossHigh"]["expr"]
+    assert "> 0.1\n" in changed["ThousandEyesSiteLossHigh"]["expr"]
+
+
 @pytest.mark.parametrize("name", COLORS)
 def test_colors_follow_thresholds(name: str) -> None:
     bounds = [value for _, value in COLORS[name].thresholds[-2:]]
