@@ -65,16 +65,25 @@ def series(agents: int, hour: int) -> Iterator[tuple[str, Mapping[str, str]]]:
                 yield f"{family.name}_bucket", each | {"le": str(bound)}
     levels: dict[str, list[dict[str, str]]] = {"aid": sites[:1], "aid_location": people[:40]}
     levels |= {"aid_site": sites, "aid_site_path": sites, "aid_agent": people}
-    levels |= {"aid_agent_site": keys, "target": keys, "aid_vpn": people[:3]}
+    levels |= {"aid_agent_site": keys, "target": keys, "aid_vpn": people[:3], "aid_isp": people[:9]}
     gateways = [each | {"target_type": "gateway"} for each in people[:40]]
     levels |= {"aid_location_target_type": gateways, "aid_connection": people[:2]}
-    infos = {f"aid_agent:{PREFIX}{t.families[0].short_name}:name": t for t in endpoint.TABLES[:2]}
+    targets = [each | {"target_type": type_} for each in people for type_ in ("gateway", "vpn")]
+    levels |= {"aid_agent_target_type": targets}
+    joined = {
+        f"aid_agent:{PREFIX}{table.families[0].short_name}:name": table.labels
+        for table in endpoint.TABLES[:2]
+    }
     groups = yaml.safe_load(RULES.read_text())["groups"]
     for name in (rule["record"] for each in groups for rule in each["rules"] if "record" in rule):
         level = name.split(":")[0]
         keys_of = {*re.findall("target_type|[a-z]+", level), "aid"}
-        keys_of.update(infos[name].labels if name in infos else ())
-        for each in levels[level]:
+        keys_of.update(joined.get(name, ()))
+        series_of = levels[level]
+        if name.endswith(("topk", "bottomk")):
+            keys_of |= {"agent_name", "location"}
+            series_of = people[:400]  # ten of each location
+        for each in series_of:
             yield name, each if level == "target" else {k: each[k] for k in keys_of}
 
 
@@ -115,7 +124,7 @@ class Prometheus:
         """Write all samples with the remote-write protocol; return the number of series."""
         for start in range(end - 3600 * HOURS, end, CHUNK_SECONDS):
             times = range(start + INTERVAL, start + CHUNK_SECONDS + 1, INTERVAL)
-            ratios = [samples((t, n * (1 + t % 7) / 150) for t in times) for n in range(20)]
+            ratios = [samples((t, n * (1 + t % 7) / 1500) for t in times) for n in range(20)]
             growing, body, count = samples((t, t) for t in times), bytearray(), 0
             for count, (name, labels) in enumerate(series(agents, (start - end) // 3600), 1):
                 grows = "timestamp_seconds" in name or name.endswith(("_total", "_bucket"))

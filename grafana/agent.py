@@ -76,7 +76,8 @@ def _target(metric: str, type_: str) -> str:
 
 
 def _target_latency(type_: str) -> str:
-    return f"max({q.target_latency(type_, AGENT)})"
+    """Round-trip time to a target; a target that blocks ICMP is measured by TCP."""
+    return f"{_target('latency_seconds', type_)} or {_target('tcp_connect_seconds', type_)}"
 
 
 # Local networks are measured all day. Without them (API v6), values are those of the sessions.

@@ -1,13 +1,14 @@
 """Dashboards: variables, links between dashboards, and alert annotations."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as models
 
 from grafana import queries as q
-from grafana.panels import DATA_SOURCE, MIN_INTERVAL, Built, Panel
+from grafana.panels import DATA_SOURCE, MIN_INTERVAL, Built, Column, Panel, table
 
 TAG = "thousandeyes"
 INPUT = "DS_PROMETHEUS"
@@ -26,6 +27,13 @@ def _link(title: str, uid: str, variable: str, value: str) -> models.DashboardLi
 SITE_LINK = _link("Open site", "site", "site", "__data.fields.Site")
 AGENT_LINK = _link("Open agent", "agent", "agent", "__data.fields.Id")
 SERIES_SITE_LINK = _link("Open site", "site", "site", "__field.labels.site")
+
+
+def agents_table(title: str, description: str, *columns: Column, **settings: Any) -> Panel:
+    """Return a table of agents with their names and locations."""
+    name = Column("Name", label="agent_name", link=AGENT_LINK)
+    location, id_ = Column("Location", label="location"), Column("Id", label="agent", hidden=True)
+    return table(title, description, [name, location, *columns, id_], **settings)
 
 
 def data_source() -> builders.DatasourceVariable:

@@ -71,29 +71,29 @@ def dashboard() -> Dashboard:
 
 
 def _overview() -> list[Panel]:
-    up = 'thousandeyes_up{instance=~"$instance", aid=~"$aid", source="%s"}'
     success = q.exporter("last_poll_success_timestamp_seconds", q.SESSIONS_SOURCE)
     newest_round = q.exporter("newest_round_timestamp_seconds", q.SESSIONS_SOURCE)
     series, limit = q.exporter("series", INSTANCES), q.exporter("series_limit", INSTANCES)
+
+    def polls(title: str, source: str, consequence: str = "") -> Panel:
+        up = f'thousandeyes_up{{instance=~"$instance", aid=~"$aid", source="{source}"}}'
+        description = "Whether the last poll was complete, in all account groups."
+        return stat(title, description + consequence, f"min({up})", flag("OK", "failed"), width=3)
+
     return [
         stat(
             "Exporter",
             "Whether Prometheus can scrape it.",
             f"min(up{{{INSTANCES}}})",
             flag("up", "down"),
+            width=3,
         ),
-        stat(
-            "Polls of sessions",
-            "Whether the last poll was complete, in all account groups.",
-            f"min({up % 'sessions'})",
-            flag("OK", "failed"),
-        ),
-        stat(
-            "Agents listing",
-            "Whether the last poll of agents was complete, in all account groups. Without it, "
-            "agent names are missing.",
-            f"min({up % 'agents'})",
-            flag("OK", "failed"),
+        polls("Polls of sessions", "sessions"),
+        polls("Polls of agents", "agents", " Without it, agent names are missing."),
+        polls(
+            "Polls of local networks",
+            "local_networks",
+            " Without it, gateways, VPNs, Wi-Fi and DNS are missing. API v7.",
         ),
         stat(
             "Data age",
@@ -101,6 +101,7 @@ def _overview() -> list[Panel]:
             "furthest behind. Red: alert.",
             f"clamp_min(max(time() - {success}), 0)",
             DATA_AGE,
+            width=3,
         ),
         stat(
             "Newest round",
@@ -108,12 +109,21 @@ def _overview() -> list[Panel]:
             "there are no visits or sessions are committed late.",
             f"max(time() - {newest_round})",
             lower_is_better("s", 300, 900),
+            width=3,
         ),
         stat(
             "Unmatched sessions",
             "Share of the sessions that are in only one of the two listings. Alert above 20%.",
             f"max({q.UNMATCHED})",
             UNMATCHED,
+            width=3,
+        ),
+        stat(
+            "Firing alerts",
+            "Firing ThousandEyes alerts on the exporter itself.",
+            f"count({q.firing(ALERTS)}) or vector(0)",
+            ALERT_COUNT,
+            width=3,
         ),
         stat(
             "Rate limit remaining",
@@ -121,30 +131,28 @@ def _overview() -> list[Panel]:
             "it. Alert at 10%.",
             f"min({REMAINING} / {LIMIT})",
             RATE_LIMIT_SHARE,
+            width=5,
         ),
         stat(
             "429 responses",
             "Requests in the time range that exceeded the rate limit.",
             f"round(sum(increase({REJECTED_REQUESTS}[$__range])))",
             lower_is_better("none", 1, 10),
+            width=5,
         ),
         stat(
             "Series (% of limit)",
             "Per-session series as a share of metrics.max_series. At 100%, new series are folded.",
             f"max({series} / {limit})",
             SERIES_SHARE,
+            width=5,
         ),
         stat(
             "Folded series",
             "Series over the limit, folded into agent and site `__other__`.",
             f"max({q.exporter('series_dropped', INSTANCES)})",
             ALERT_COUNT,
-        ),
-        stat(
-            "Firing alerts",
-            "Firing ThousandEyes alerts on the exporter itself.",
-            f"count({q.firing(ALERTS)}) or vector(0)",
-            ALERT_COUNT,
+            width=5,
         ),
         stat(
             "Version",

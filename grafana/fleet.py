@@ -1,10 +1,9 @@
 """The dashboard *Fleet*: all sites and all agents."""
 
-from typing import Any
-
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana import dashboards as d
+from grafana import networks
 from grafana import queries as q
 from grafana.panels import (
     AFFECTED,
@@ -18,9 +17,9 @@ from grafana.panels import (
     SCORE,
     SECONDS,
     VPN,
-    WIFI,
     Column,
     Panel,
+    Quantity,
     heatmap,
     stat,
     table,
@@ -57,7 +56,9 @@ def dashboard() -> Dashboard:
             "Connections and local networks": [
                 *_connections(),
                 *_connection_history(),
-                *_local_networks(),
+                networks.weakest_wifi(q.GROUPS),
+                networks.slowest_gateways(q.GROUPS),
+                _failing(),
             ],
         },
         # Alerts on a single agent or location are not marked in the graphs of the whole fleet.
@@ -66,13 +67,14 @@ def dashboard() -> Dashboard:
 
 
 def _overview() -> list[Panel]:
-    lossy = f"avg({q.agent_mean('loss_ratio')} > bool {q.LOSS_THRESHOLD})"
+    agents = f"sum({q.recorded('aid', 'sessions', 'count')})"
+    lossy = f"(sum({q.recorded('aid', 'loss_ratio', 'over')}) or vector(0)) / {agents}"
     success = q.exporter("last_poll_success_timestamp_seconds", 'aid=~"$aid", source="sessions"')
     return [
         stat(
             "Agents",
             "Agents with a session in the look-back window (default: 15 minutes).",
-            f"sum({q.recorded('aid', 'sessions', 'count')})",
+            agents,
         ),
         stat(
             "Sites",
@@ -145,7 +147,7 @@ def _by_site(metric: str) -> str:
 
 
 def _agents() -> list[Panel]:
-    lowest = f"bottomk(10, {q.agent_mean('experience_score')})"
+    lowest = f"bottomk(10, {q.recorded('aid_agent', 'experience_score', 'bottomk')})"
 
     def of_lowest(metric: str) -> str:
         return f"{q.agent_mean(metric)} and on (aid, agent) {lowest}"
@@ -155,18 +157,13 @@ def _agents() -> list[Panel]:
     subject = f'label_replace({subject}, "subject", "–", "subject", "")'
 
     return [
-        table(
+        d.agents_table(
             "10 agents with the lowest experience score",
             "Mean score over all sites that the agent visits. Click on a name to find out whether "
             "the network or the device is the cause.",
-            [
-                Column("Name", label="agent_name", link=d.AGENT_LINK),
-                Column("Location", label="location"),
-                Column("Score", expr=q.with_info(lowest), quantity=SCORE, width=70),
-                Column("Latency", expr=of_lowest("latency_seconds"), quantity=LATENCY, width=85),
-                Column("Loss", expr=of_lowest("loss_ratio"), quantity=LOSS, width=80),
-                Column("Id", label="agent", hidden=True),
-            ],
+            Column("Score", expr=lowest, quantity=SCORE, width=70),
+            Column("Latency", expr=of_lowest("latency_seconds"), quantity=LATENCY, width=85),
+            Column("Loss", expr=of_lowest("loss_ratio"), quantity=LOSS, width=80),
             sort="Score",
             ascending=True,
             width=14,
@@ -190,103 +187,54 @@ def _agents() -> list[Panel]:
 
 
 def _connections() -> list[Panel]:
-    gateway = f"avg by (aid, agent) ({q.target_latency('gateway')})"
-    vpn = f"avg by (aid, agent) ({q.target_latency('vpn')})"
+    def by(
+        title: str, what: str, column: str, label: str, gateway: Quantity, *more: Column
+    ) -> Panel:
+        def mean(metric: str) -> str:
+            return q.named(q.connection_mean(metric, label), label)
 
-    def group(title: str, description: str, column: str, label: str, *more: Column) -> Panel:
-        latency = q.by_connection("avg", q.agent_mean("latency_seconds"), label)
-        score = q.by_connection("avg", q.agent_mean("experience_score"), label)
+        agents = q.named(q.connection_count(label), label)
         return table(
             title,
-            f"{description} Current means over agents. API v7.",
+            f"Latency and score of the sessions, and latency of the {what}. Current means over "
+            "agents. API v7.",
             [
                 Column(column, label=label),
-                Column("Agents", expr=q.by_connection("count", q.ONE_INFO, label), width=70),
-                Column("Latency", expr=latency, quantity=LATENCY, width=80),
-                Column("Score", expr=score, quantity=SCORE, width=65),
+                Column("Agents", expr=agents, width=70),
+                Column("Latency", expr=mean("latency_seconds"), quantity=LATENCY, width=80),
+                Column("Score", expr=mean("experience_score"), quantity=SCORE, width=65),
                 *more,
+                Column(
+                    "Gateway",
+                    expr=mean("local_network_latency_seconds"),
+                    quantity=gateway,
+                    width=85,
+                ),
             ],
             sort="Latency",
             width=8,
         )
 
-    def via_gateway(label: str) -> Column:
-        expr = q.by_connection("avg", gateway, label)
-        return Column("Gateway", expr=expr, quantity=GATEWAY, width=85)
-
-    loss = q.by_connection("avg", q.agent_mean("loss_ratio"), "connection")
+    loss = Column(
+        "Loss", expr=q.connection_mean("loss_ratio", "connection"), quantity=LOSS, width=65
+    )
+    interface = "gateway, by hardware of the interface in use (wireless: Wi-Fi)"
     return [
-        group(
-            "Wi-Fi vs. Ethernet",
-            "Latency, score and loss of the sessions, and latency of the gateway, by hardware of "
-            "the interface in use (wireless: Wi-Fi).",
-            "Connection",
-            "connection",
-            Column("Loss", expr=loss, quantity=LOSS, width=65),
-            via_gateway("connection"),
-        ),
-        group(
-            "ISPs",
-            "Latency and score of the sessions, and latency of the gateway, by network provider.",
-            "ISP",
-            "isp",
-            via_gateway("isp"),
-        ),
-        group(
-            "VPNs",
-            "Latency and score of the sessions, and latency of the VPN gateway, by VPN.",
-            "VPN",
-            "vpn",
-            Column("Gateway", expr=q.by_connection("avg", vpn, "vpn"), quantity=VPN, width=85),
-        ),
+        by("Wi-Fi vs. Ethernet", interface, "Connection", "connection", GATEWAY, loss),
+        by("ISPs", "gateway, by network provider", "ISP", "isp", GATEWAY),
+        by("VPNs", "VPN gateway, by VPN", "VPN", "vpn", VPN),
     ]
 
 
-def _local_networks() -> list[Panel]:
-    signal = f"max by (aid, agent) ({q.endpoint('agent_wifi_signal_dbm', q.GROUPS)})"
-    latency = f"avg by (aid, agent) ({q.target_latency('gateway')})"
-    loss = f"avg by (aid, agent) ({q.target('loss_ratio', 'gateway')})"
-    weakest, slowest = f"bottomk(10, {signal})", f"topk(10, {latency})"
+def _failing() -> Panel:
     reason = f"max by (aid, agent, reason) ({q.endpoint('agent_measurement_failure', q.GROUPS)})"
-
-    def agents(title: str, description: str, *columns: Column, **settings: Any) -> Panel:
-        common = [
-            Column("Name", label="agent_name", link=d.AGENT_LINK),
-            Column("Location", label="location", width=250),
-        ]
-        identity = Column("Id", label="agent", hidden=True)
-        description += " Click on a name to open the agent. API v7."
-        return table(title, description, [*common, *columns, identity], **settings)
-
-    return [
-        agents(
-            "10 weakest Wi-Fi signals",
-            "Yellow below -70 dBm, red below -80 dBm. Loss: to the gateway.",
-            Column("Signal", expr=q.with_info(weakest), quantity=WIFI, width=80),
-            Column("Loss", expr=f"{loss} and on (aid, agent) {weakest}", quantity=LOSS, width=70),
-            sort="Signal",
-            ascending=True,
-            width=12,
-            height=10,
-        ),
-        agents(
-            "10 slowest gateways",
-            "Highest round-trip time to the default gateway: the home router, or the gateway of "
-            "the office. Red from 50 ms.",
-            Column("Latency", expr=q.with_info(slowest), quantity=GATEWAY, width=80),
-            Column("Loss", expr=f"{loss} and on (aid, agent) {slowest}", quantity=LOSS, width=70),
-            sort="Latency",
-            width=12,
-            height=10,
-        ),
-        agents(
-            "Agents that cannot measure",
-            "And the reason that the API gives.",
-            Column("Reason", label="reason"),
-            Column("Failure", expr=q.with_info(reason), hidden=True),
-            height=5,
-        ),
-    ]
+    return d.agents_table(
+        "Agents that cannot measure",
+        "And the reason that the API gives. Click on a name to open the agent. API v7.",
+        Column("Reason", label="reason"),
+        Column("Failure", expr=q.with_info(reason), hidden=True),
+        height=5,
+    )
 
 
 def _connection_history() -> list[Panel]:
@@ -305,14 +253,10 @@ def _connection_history() -> list[Panel]:
             "Latency by VPN",
             "Mean round-trip time of the sessions over agents, by VPN. Far above the others, but "
             "only at times: that VPN gateway is overloaded. Dashed: thresholds.",
-            {"{{vpn}}": _named(q.worst(by_vpn, "vpn"), "vpn")},
+            {"{{vpn}}": q.named(q.worst(by_vpn, "vpn"), "vpn")},
             LATENCY,
         ),
     ]
-
-
-def _named(expr: str, label: str) -> str:
-    return f'label_replace({expr}, "{label}", "none", "{label}", "")'
 
 
 def _history() -> list[Panel]:

@@ -92,13 +92,14 @@ def _by_label(title: str, column: str, label: str) -> Panel:
 
 
 def _by_cpu() -> Panel:
-    def by_class(function: str, metric: str) -> str:
-        each = (
-            f'label_replace({function}({metric} and on (aid, agent) {CPU} {condition}), "cpu", '
-            f'"{name}", "", "")'
-            for name, condition in CPU_CLASSES.items()
-        )
-        return " or ".join(each)
+    classes = " or ".join(
+        f'label_replace({CPU} {condition}, "cpu", "{name}", "", "")'
+        for name, condition in CPU_CLASSES.items()
+    )
+
+    def mean(metric: str) -> str:
+        class_ = f"group by (aid, agent, cpu) ({classes})"
+        return f"avg by (cpu) ({q.agent_mean(metric)} * on (aid, agent) group_left (cpu) {class_})"
 
     return table(
         "CPU vs. latency",
@@ -106,16 +107,16 @@ def _by_cpu() -> Panel:
         "CPU utilization, the devices are the cause.",
         [
             Column("CPU", label="cpu"),
-            Column("Agents", expr=by_class("count", CPU), width=75),
+            Column("Agents", expr=f"count by (cpu) ({classes})", width=75),
             Column(
                 "Latency",
-                expr=by_class("avg", q.agent_mean("latency_seconds")),
+                expr=mean("latency_seconds"),
                 quantity=LATENCY,
                 width=85,
             ),
             Column(
                 "Score",
-                expr=by_class("avg", q.agent_mean("experience_score")),
+                expr=mean("experience_score"),
                 quantity=SCORE,
                 width=70,
             ),

@@ -52,7 +52,7 @@ def dashboard() -> Dashboard:
             "Overview": _overview(),
             "Locations": [_by_location(), *_location_history()],
             "VPNs and connections": [_by_vpn(), _by_connection(), *_vpn_history()],
-            "Agents": [_gateways(), _wifi()],
+            "Agents": [slowest_gateways(), weakest_wifi()],
         },
         # An alert on a single location is not marked in the graphs of all locations.
         alerts='alertname=~"ThousandEyes(Vpn|Source).+", aid=~"$aid|"',
@@ -60,9 +60,9 @@ def dashboard() -> Dashboard:
 
 
 def _at_locations(expr: str) -> str:
-    """Select the agents at the selected locations, and add their names and locations."""
+    """Select the agents at the selected locations."""
     info = f'{q.ONE_INFO[:-1]}, location=~"$location"}}'
-    return f"{expr} * on (aid, agent) group_left (agent_name, location) {info}"
+    return f"{expr} and on (aid, agent) {info}"
 
 
 def _smooth(series: str, label: str) -> str:
@@ -226,11 +226,10 @@ def _location_history() -> list[Panel]:
 
 def _by_vpn() -> Panel:
     def mean(metric: str) -> str:
-        return f"avg by (vpn) ({q.recorded('aid_vpn', metric, 'avg', VPN_USERS)})"
+        return q.connection_mean(metric, "vpn", VPN_USERS)
 
     latency = f"{LOCAL}latency_seconds"
     loss = q.recorded("aid_vpn", f"{LOCAL}loss_ratio", "avg")
-    agents = f'count by (vpn) ({q.ONE_CONNECTION[:-1]}, vpn!=""}})'
     over, count = (q.recorded("aid_vpn", latency, operation) for operation in ("over", "count"))
     share = f"sum by (vpn) ({over}) / sum by (vpn) ({count})"
     return table(
@@ -240,7 +239,7 @@ def _by_vpn() -> Panel:
         "sessions at all sites. All locations.",
         [
             Column("VPN", label="vpn"),
-            Column("Agents", expr=agents, width=70),
+            Column("Agents", expr=q.connection_count("vpn", VPN_USERS), width=70),
             Column("Latency", expr=mean(latency), quantity=VPN, width=85),
             Column("Over 150 ms", expr=share, quantity=MANY, width=110),
             Column("Loss", expr=_smooth(loss, "vpn"), quantity=LOSS, width=75),
@@ -254,11 +253,8 @@ def _by_vpn() -> Panel:
 
 
 def _by_connection() -> Panel:
-    def mean(metric: str) -> str:
-        return f"avg by (connection) ({q.recorded('aid_connection', metric, 'avg')})"
-
-    agents = f'count by (connection) ({q.ONE_CONNECTION[:-1]}, connection!=""}})'
-    gateway = mean(f"{LOCAL}latency_seconds")
+    gateway = q.connection_mean(f"{LOCAL}latency_seconds", "connection")
+    sites = q.connection_mean("latency_seconds", "connection")
     loss = _smooth(q.recorded("aid_connection", f"{LOCAL}loss_ratio", "avg"), "connection")
     return table(
         "Connections",
@@ -266,10 +262,10 @@ def _by_connection() -> Panel:
         "(wireless: Wi-Fi). Sites: latency of the sessions at all sites. All locations.",
         [
             Column("Connection", label="connection"),
-            Column("Agents", expr=agents, width=70),
+            Column("Agents", expr=q.connection_count("connection"), width=70),
             Column("Gateway latency", expr=gateway, quantity=GATEWAY, width=140),
             Column("Gateway loss", expr=loss, quantity=LOSS, width=120),
-            Column("Sites", expr=mean("latency_seconds"), quantity=LATENCY, width=85),
+            Column("Sites", expr=sites, quantity=LATENCY, width=85),
         ],
         sort="Gateway latency",
         width=11,
@@ -320,56 +316,47 @@ def _vpn_history() -> list[Panel]:
     ]
 
 
-def _gateways() -> Panel:
-    latency = f"avg by (aid, agent) ({q.target_latency('gateway')})"
-    slowest = f"topk(20, {_at_locations(latency)})"
-
-    def of_slowest(metric: str) -> str:
-        each = f"avg by (aid, agent) ({q.target(metric, 'gateway')})"
-        return f"{each} and on (aid, agent) {slowest}"
-
-    return table(
-        "20 slowest gateways",
-        "Agents with the highest round-trip time to their gateway at the selected locations. "
-        "Click on a name to open the agent.",
-        [
-            Column("Name", label="agent_name", link=d.AGENT_LINK),
-            Column("Location", label="location", width=250),
-            Column("Latency", expr=slowest, quantity=GATEWAY, width=85),
-            Column("Loss", expr=of_slowest("loss_ratio"), quantity=LOSS, width=75),
-            Column("Score", expr=of_slowest("score_ratio"), quantity=SCORE, width=70),
-            Column("Id", label="agent", hidden=True),
-        ],
+def slowest_gateways(matchers: str = LOCATIONS) -> Panel:
+    """Return a table of the agents with the slowest gateways."""
+    series = q.recorded("aid_agent", f"{LOCAL}latency_seconds", "topk", matchers)
+    slowest = f"topk(10, {series})"
+    loss, score = (q.target(metric, "gateway") for metric in ("loss_ratio", "score_ratio"))
+    return d.agents_table(
+        "10 slowest gateways",
+        "Agents with the highest round-trip time to their default gateway: the home router, or the "
+        "gateway of the office. Red from 50 ms. Click on a name to open the agent. API v7.",
+        Column("Latency", expr=slowest, quantity=GATEWAY, width=80),
+        Column("Loss", expr=_of(slowest, loss), quantity=LOSS, width=70),
+        Column("Score", expr=_of(slowest, score), quantity=SCORE, width=65),
         sort="Latency",
-        height=11,
         width=12,
+        height=10,
     )
 
 
-def _wifi() -> Panel:
-    signal = f"max by (aid, agent) ({q.endpoint('agent_wifi_signal_dbm', q.GROUPS)})"
-    weakest = f"bottomk(20, {_at_locations(signal)})"
-
-    def of_weakest(series: str) -> str:
-        return f"avg by (aid, agent) ({series}) and on (aid, agent) {weakest}"
-
+def weakest_wifi(matchers: str = LOCATIONS) -> Panel:
+    """Return a table of the agents with the weakest Wi-Fi signals."""
+    series = q.recorded("aid_agent", "agent_wifi_signal_dbm", "bottomk", matchers)
+    weakest = f"bottomk(10, {series})"
     score = q.endpoint("agent_connection_score_ratio", q.GROUPS)
-    latency, loss = q.target_latency("gateway"), q.target("loss_ratio", "gateway")
-    return table(
-        "20 weakest Wi-Fi signals",
-        "Agents with the weakest Wi-Fi signal at the selected locations. Yellow below -70 dBm, red "
-        "below -80 dBm. Gateway: round-trip time and loss. Click on a name to open the agent.",
-        [
-            Column("Name", label="agent_name", link=d.AGENT_LINK),
-            Column("Location", label="location", width=250),
-            Column("Signal", expr=weakest, quantity=WIFI, width=80),
-            Column("Score", expr=of_weakest(score), quantity=SCORE, width=65),
-            Column("Gateway", expr=of_weakest(latency), quantity=GATEWAY, width=80),
-            Column("Loss", expr=of_weakest(loss), quantity=LOSS, width=70),
-            Column("Id", label="agent", hidden=True),
-        ],
+    matchers = f'{q.GROUPS}, target_type="gateway"'
+    latency = q.recorded("aid_agent_target_type", f"{LOCAL}latency_seconds", "avg", matchers)
+    loss = q.target("loss_ratio", "gateway")
+    return d.agents_table(
+        "10 weakest Wi-Fi signals",
+        "Yellow below -70 dBm, red below -80 dBm. Gateway: round-trip time and loss. Click on a "
+        "name to open the agent. API v7.",
+        Column("Signal", expr=weakest, quantity=WIFI, width=80),
+        Column("Score", expr=_of(weakest, score), quantity=SCORE, width=65),
+        Column("Gateway", expr=_of(weakest, latency), quantity=GATEWAY, width=80),
+        Column("Loss", expr=_of(weakest, loss), quantity=LOSS, width=70),
         sort="Signal",
         ascending=True,
-        height=11,
         width=12,
+        height=10,
     )
+
+
+def _of(agents: str, series: str) -> str:
+    """Select the values of some agents."""
+    return f"avg by (aid, agent) ({series}) and on (aid, agent) {agents}"

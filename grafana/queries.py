@@ -1,7 +1,7 @@
 """PromQL expressions that several panels use.
 
-Histories are drawn from recording rules, whose number of series does not grow with the agents;
-single sites, single agents and current values are from the series of the exporter.
+Histories and the tables of the worst agents are drawn from recording rules, whose number of series
+does not grow with the agents; single sites and single agents are from the series of the exporter.
 
 Means over agents are weighted by sessions and ignore sessions without a value. Both operands come
 from the same scrape and therefore match on all labels. Replicas that export the same series do not
@@ -32,8 +32,6 @@ SESSIONS_SOURCE = f'{SELECTED_GROUPS}, source="sessions"'
 
 ONE_INFO = f"aid_agent:{PREFIX}agent_info:name{{{GROUPS}}}"
 """One series per agent, even if replicas export it or its labels have just changed."""
-ONE_CONNECTION = f"aid_agent:{PREFIX}agent_connection_info:name{{{GROUPS}}}"
-"""One series per agent with its connection, ISP and VPN."""
 
 
 def endpoint(metric: str, matchers: str = SELECTED) -> str:
@@ -96,16 +94,22 @@ def target(metric: str, type_: str, matchers: str = GROUPS) -> str:
     return endpoint(f"local_network_{metric}", f'{matchers}, target_type="{type_}"')
 
 
-def target_latency(type_: str, matchers: str = GROUPS) -> str:
-    """Select round-trip times to a target; a target that blocks ICMP is measured by TCP."""
-    tcp = target("tcp_connect_seconds", type_, matchers)
-    return f"({target('latency_seconds', type_, matchers)} or {tcp})"
+def connection_count(label: str, matchers: str = GROUPS) -> str:
+    """Number of agents by a label of their connection: connection, isp or vpn."""
+    count = recorded(f"aid_{label}", "agent_connection_info", "count", matchers)
+    return f"sum by ({label}) ({count})"
 
 
-def by_connection(operation: str, expr: str, label: str) -> str:
-    """Aggregate series by agent by a label of the agent's connection: connection, isp or vpn."""
-    joined = f"{expr} * on (aid, agent) group_left ({label}) {ONE_CONNECTION}"
-    return f'label_replace({operation} by ({label}) ({joined}), "{label}", "none", "{label}", "")'
+def connection_mean(metric: str, label: str, matchers: str = GROUPS) -> str:
+    """Mean over agents by a label of their connection."""
+    value = recorded(f"aid_{label}", metric, "avg", matchers)
+    count = recorded(f"aid_{label}", "agent_connection_info", "count", matchers)
+    return f"sum by ({label}) ({value} * {count}) / sum by ({label}) ({count} and {value})"
+
+
+def named(expr: str, label: str) -> str:
+    """Show `none` instead of an empty label."""
+    return f'label_replace({expr}, "{label}", "none", "{label}", "")'
 
 
 def worst(series: str, label: str, function: str = "topk") -> str:

@@ -84,7 +84,8 @@ def nodes(expr: str) -> list[Any]:
 
 def undefined(expr: str) -> set[str]:
     """Return the metrics and labels in an expression that do not exist."""
-    found, known = set(), set(re.findall(r'count_values[^"]*\("(\w+)"', expr))
+    added = r'count_values[^"]*\("(\w+)"|, "(\w+)", "[^"]*", "'  # and by `label_replace`
+    found, known = set(), {"".join(names) for names in re.findall(added, expr)}
     parts = nodes(expr)
     for node in parts:
         if isinstance(node, promql_parser.VectorSelector):
