@@ -29,6 +29,7 @@ from grafana.interpolation import DEFAULTS, as_regex, interpolate
 FILES = {path: path.read_text() for path in FOLDER.glob("*.json")}
 DASHBOARDS = {path.stem.removeprefix("thousandeyes-"): json.loads(t) for path, t in FILES.items()}
 INTERVALS = {"__rate_interval": "20s", "__range": "60s", "__interval": "5s"}
+WORLD = World(agents=60, sites=12)
 SPEED = 10
 START = AFTERNOON - 600
 """Everybody works, and one site is degraded."""
@@ -204,17 +205,16 @@ def write_rules(path: Path, started: float, *, alerts: bool) -> Path:
     return path
 
 
-def selections(world: World) -> dict[str, dict[str, str]]:
-    """Return what users select: everything, one site, several values, agents, groupings."""
-    sites = as_regex(DEGRADED_SITE, "mail.example.com", "wiki.example.com")
-    return {
-        "all": {},
-        "one site": {"site": as_regex(DEGRADED_SITE)},
-        "several": {"site": sites, "aid": "1001", "protocol": "https"},
-        **{f"agent {agent.id}": {"agent": agent.id} for agent in world.agents[:8]},
-        **{label: {"split": label} for label in ("platform", "os_version", "agent_version")},
-        **{metric: {"rank": metric} for metric in ("loss_ratio", "jitter_seconds")},
-    }
+SITES = as_regex(DEGRADED_SITE, "mail.example.com", "wiki.example.com")
+SELECTIONS: dict[str, dict[str, str]] = {
+    "all": {},
+    "one site": {"site": as_regex(DEGRADED_SITE)},
+    "several": {"site": SITES, "aid": "1001", "protocol": "https"},
+    **{f"agent {agent.id}": {"agent": agent.id} for agent in WORLD.agents[:8]},
+    **{label: {"split": label} for label in ("platform", "os_version", "agent_version")},
+    **{metric: {"rank": metric} for metric in ("loss_ratio", "jitter_seconds")},
+}
+"""What users select: everything, one site, several values, agents, groupings."""
 
 
 async def variable_values(server: Server) -> dict[str, list[str]]:
@@ -245,7 +245,7 @@ async def variable_values(server: Server) -> dict[str, list[str]]:
 async def collect(folder: Path) -> Results:
     """Run all servers for a while, and execute all queries."""
     results = Results()
-    world, small = World(), World(agents=30)
+    small = World(agents=30)
     start = time.time()
 
     def clock() -> float:
@@ -263,7 +263,7 @@ async def collect(folder: Path) -> Results:
             await enter(servers.exporter(url, address, **intervals, **settings))
             return api, address
 
-        _, healthy_address = await export(world, metrics__families="standard")
+        _, healthy_address = await export(WORLD, metrics__families="standard")
         failing, failing_address = await export(small)
         # Polls that wait for the rate limit are longer than the interval.
         _, incomplete_address = await export(small, *INCOMPLETE, api__requests_per_minute="20")
@@ -276,12 +276,12 @@ async def collect(folder: Path) -> Results:
         faulty = await enter(servers.prometheus(folder / "faulty", config))
         await until(lambda: faulty.query('count(thousandeyes_up{source="sessions"} == 1) == 2'))
         failing.faults = faults(*FAILING)
-        enough = "sum(thousandeyes_endpoint_site_sessions_total) > 450"
+        enough = "sum(thousandeyes_endpoint_site_sessions_total) > 150"
         await until(lambda: healthy.query(enough), 180, 1)
         results.variables = await variable_values(healthy)
         for query in QUERIES:
             used = set(re.findall(r"\$\{?(\w+)", query.expr + query.legend))
-            for selection, values in selections(world).items():
+            for selection, values in SELECTIONS.items():
                 if values.keys() <= used:
                     expr = expression(query, **values)
                     series = await execute(healthy, expr, instant=query.instant)
@@ -289,7 +289,7 @@ async def collect(folder: Path) -> Results:
             if query.name in EMPTY_IF_HEALTHY or query.name in SHOWS_FAULT:
                 overloaded = next(agent.id for agent in small.agents if agent.overloaded)
                 results.faulty[query.name] = await wait_for_fault(faulty, query, overloaded)
-        examples = {"crm.example.com": DEGRADED_SITE, "AGENT": overloaded_agent(world)}
+        examples = {"crm.example.com": DEGRADED_SITE, "AGENT": overloaded_agent(WORLD)}
         examples |= {"HOST:9350": healthy_address}
         for page, query_text in documented_queries():
             expr = re.sub("|".join(examples), lambda match: examples[match[0]], query_text)
@@ -359,14 +359,13 @@ def test_table_columns_are_in_the_results(results: Results) -> None:
 
 
 def test_variables_offer_the_existing_values(results: Results) -> None:
-    world = World()
     assert results.variables["aid"] == ["1001"]
     assert results.variables["aid name"] == ["Example Headquarters"]
-    assert set(results.variables["site"]) == {site.host for site in world.sites}
+    assert set(results.variables["site"]) == {site.host for site in WORLD.sites}
     assert set(results.variables["protocol"]) == {"http", "https"}
-    assert set(results.variables["location"]) == {agent.office.location for agent in world.agents}
+    assert set(results.variables["location"]) == {agent.office.location for agent in WORLD.agents}
     agents = zip(results.variables["agent"], results.variables["agent name"], strict=True)
-    assert dict(agents) == {agent.id: agent.name for agent in world.agents}
+    assert dict(agents) == {agent.id: agent.name for agent in WORLD.agents}
 
 
 @every_dashboard
@@ -388,15 +387,15 @@ def test_dashboards_show_the_problems_of_the_company(results: Results) -> None:
     locations = values("site: Latency by $split timeseries A", "location")
     assert max(locations, key=locations.__getitem__).startswith("Bengaluru")
     lowest = values("fleet: 10 agents with the lowest experience score table A", "agent")
-    assert overloaded_agent(World()) in lowest
+    assert overloaded_agent(WORLD) in lowest
     gateways = values("networks: Locations table B", "location")
     assert max(gateways, key=gateways.__getitem__).startswith("Bengaluru")
     weak = values("fleet: 10 weakest Wi-Fi signals table A", "agent")
     assert {each for each, signal in weak.items() if signal < -80} <= {
-        agent.id for agent in World().agents if agent.weak_wifi
+        agent.id for agent in WORLD.agents if agent.weak_wifi
     }
     failing = values("fleet: Agents that cannot measure table A", "agent")
-    assert failing.keys() == {agent.id for agent in World().agents if agent.failure}
+    assert failing.keys() == {agent.id for agent in WORLD.agents if agent.failure}
 
 
 EMPTY_DOCUMENTED = re.compile(
