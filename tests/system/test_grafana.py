@@ -34,7 +34,7 @@ SPEED = 10
 START = AFTERNOON - 600
 """Everybody works, and one site is degraded."""
 DEGRADED_SITE = "crm.example.com"
-FAILING = ("server_error=0.4", "rate_limited=0.3")
+FAILING = ("server_error=0.7", "rate_limited=0.2")
 INCOMPLETE = ("no_networks", "bad_records", "forbidden_agents")
 
 EMPTY_IF_HEALTHY = {
@@ -309,7 +309,7 @@ async def wait_for_fault(server: Server, query: Query, agent: str) -> list[Any]:
         found = await execute(server, expr, instant=query.instant)
         return found if found and shows_fault(last(found[0])) else []
 
-    return await until(series, 60, 0.5, query.name)  # type: ignore[no-any-return]
+    return await until(series, 120, 0.5, query.name)  # type: ignore[no-any-return]
 
 
 def documented_queries() -> Iterator[tuple[str, str]]:
