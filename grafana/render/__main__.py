@@ -1,8 +1,10 @@
 """Renders all dashboards to `docs/images`: `python -m grafana.render [--fresh]`.
 
-Samples and the built page are kept in a temporary folder for the next run, unless `--fresh`.
+Samples and the built page are kept in a temporary folder for the next run, unless `--fresh`. A
+larger company with a shorter history, elsewhere: `--agents 2000 --minutes 15 --images FOLDER`.
 """
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -29,14 +31,11 @@ CACHE = Path(tempfile.gettempdir()) / "thousandeyes-dashboards"
 
 END = datetime(2026, 11, 18, 14, 35, tzinfo=UTC).timestamp()
 """A Wednesday afternoon while a site is degraded."""
-START = END - 6 * 3600
 WARM_UP_SECONDS = 1800
-WORLD = World(agents=200)
 FAULTS = ("maintenance=0.7@200m+7m", "server_error=0.4@300m+4m", "rate_limited=0.3@350m+4m")
 INSTANCE = "exporter.example.com:9350"
 DEGRADED_SITE = "crm.example.com"
-OVERLOADED = next(agent for agent in WORLD.agents if agent.overloaded)
-INTERVALS = {"__rate_interval": "4m", "__range": "6h", "__interval": "1m"}
+OVERLOADED = next(agent for agent in World().agents if agent.overloaded)
 SELECTED = {
     "site": {"site": as_regex(DEGRADED_SITE)},
     "agent": {"agent": OVERLOADED.id},
@@ -60,19 +59,23 @@ CHROMIUM = (
 )
 
 
-def create_database(prometheus: Prometheus) -> None:
-    """Write the samples of the past hours, and apply the rules to them."""
-    samples = CACHE / "samples.txt"
-    start = START - WARM_UP_SECONDS
-    history.write(samples, WORLD, start, END, instance=INSTANCE, faults=FAULTS)
+def create_database(prometheus: Prometheus, agents: int, minutes: int) -> None:
+    """Write the samples of the past, and apply the rules to them."""
+    samples, start = prometheus.folder.with_suffix(".samples"), END - 60 * minutes
+    begin = start - min(WARM_UP_SECONDS, 60 * minutes)
+    history.write(samples, World(agents=agents), begin, END, instance=INSTANCE, faults=FAULTS)
     prometheus.add_samples(samples)
     samples.unlink()
-    prometheus.add_rules(RULES, START, END)
+    prometheus.add_rules(RULES, start, END)
 
 
-def page_data(prometheus: Prometheus, name: str, dashboard: dict[str, Any]) -> dict[str, Any]:
+def page_data(
+    prometheus: Prometheus, name: str, dashboard: dict[str, Any], minutes: int
+) -> dict[str, Any]:
     """Return everything that the page of a dashboard shows."""
-    values = DEFAULTS | SELECTED.get(name, {}) | INTERVALS
+    values = DEFAULTS | SELECTED.get(name, {})
+    values |= {"__rate_interval": "4m", "__range": f"{minutes}m", "__interval": "1m"}
+    start = END - 60 * minutes
     pickers = []
     for variable in dashboard["templating"]["list"]:
         shown = SHOWN.get(name, {}).get(variable["name"])
@@ -82,19 +85,19 @@ def page_data(prometheus: Prometheus, name: str, dashboard: dict[str, Any]) -> d
     for panel in dashboard["panels"]:
         panel["title"] = interpolate(panel.get("title", ""), values)
     alerts = interpolate(dashboard["annotations"]["list"][0]["target"]["expr"], values)
-    series = prometheus.query_range(alerts, START, END)
+    series = prometheus.query_range(alerts, start, END)
     times = sorted({time for each in series for time, _ in each["values"]})
     return {
         "dashboard": dashboard,
         "pickers": pickers,
-        "range": {"start": START, "end": END, "step": STEP},
-        "results": results(prometheus, dashboard, values),
+        "range": {"start": start, "end": END, "step": STEP},
+        "results": results(prometheus, dashboard, values, start),
         "alerts": [(1000 * start, 1000 * (end + STEP)) for start, end in spans(times)],
     }
 
 
 def results(
-    prometheus: Prometheus, dashboard: Mapping[str, Any], values: Mapping[str, str]
+    prometheus: Prometheus, dashboard: Mapping[str, Any], values: Mapping[str, str], start: float
 ) -> dict[str, dict[str, Any]]:
     """Return the series of all queries with their names, by panel and reference id."""
     found: dict[str, dict[str, Any]] = {}
@@ -104,7 +107,7 @@ def results(
             if target.get("instant"):
                 series = prometheus.query(expr, END + 25)
             else:
-                series = prometheus.query_range(expr, START, END)
+                series = prometheus.query_range(expr, start, END)
             template = interpolate(target["legendFormat"], values)
             for each in series:
                 each["name"] = legend(template, each["metric"])
@@ -143,31 +146,37 @@ class Handler(SimpleHTTPRequestHandler):
         """Suppress the access log."""
 
 
-def screenshot(address: str, name: str, height: int) -> None:
+def screenshot(address: str, image: Path, height: int) -> None:
     """Write the image of one dashboard, with a palette of 256 colors."""
-    image = IMAGES / f"{name}.png"
     options = (f"--window-size={WIDTH},{height}", f"--screenshot={image}")
-    run(*CHROMIUM, *options, f"{address}/index.html?name={name}", stderr=subprocess.DEVNULL)
+    run(*CHROMIUM, *options, f"{address}/index.html?name={image.stem}", stderr=subprocess.DEVNULL)
     run("node", "shrink.mjs", image, cwd=CACHE / "page")
-    sys.stdout.write(f"{image.relative_to(ROOT)} {image.stat().st_size // 1024} kB\n")
+    sys.stdout.write(f"{image} {image.stat().st_size // 1024} kB\n")
 
 
 def main() -> None:
     """Render all dashboards."""
-    if "--fresh" in sys.argv:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--agents", type=int, default=200)
+    parser.add_argument("--minutes", type=int, default=360)
+    parser.add_argument("--images", type=Path, default=IMAGES)
+    options = parser.parse_args()
+    images = options.images.resolve()
+    if options.fresh:
         shutil.rmtree(CACHE, ignore_errors=True)
     CACHE.mkdir(parents=True, exist_ok=True)
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    prometheus = Prometheus(CACHE / "data")
+    images.mkdir(parents=True, exist_ok=True)
+    prometheus = Prometheus(CACHE / f"data-{options.agents}-{options.minutes}")
     if not prometheus.folder.exists():
-        create_database(prometheus)
+        create_database(prometheus, options.agents, options.minutes)
     folder = build_page()
     (folder / "data").mkdir(exist_ok=True)
     heights = {}
     with prometheus.running():
         for path in sorted(FOLDER.glob("*.json")):
             name, dashboard = path.stem.removeprefix("thousandeyes-"), json.loads(path.read_text())
-            data = page_data(prometheus, name, dashboard)
+            data = page_data(prometheus, name, dashboard, options.minutes)
             (folder / f"data/{name}.json").write_text(json.dumps(data))
             bottom = max(
                 each["gridPos"]["y"] + each["gridPos"]["h"] for each in dashboard["panels"]
@@ -176,7 +185,7 @@ def main() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     for name, height in heights.items():
-        screenshot(f"http://127.0.0.1:{server.server_port}", name, height)
+        screenshot(f"http://127.0.0.1:{server.server_port}", images / f"{name}.png", height)
     server.shutdown()
     if Handler.errors:
         sys.exit("\n".join(Handler.errors))
