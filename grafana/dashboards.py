@@ -32,7 +32,8 @@ SERIES_SITE_LINK = _link("Open site", "site", "site", "__field.labels.site")
 def agents_table(title: str, description: str, *columns: Column, **settings: Any) -> Panel:
     """Return a table of agents with their names and locations."""
     name = Column("Name", label="agent_name", link=AGENT_LINK)
-    location, id_ = Column("Location", label="location"), Column("Id", label="agent", hidden=True)
+    location = Column("Location", label="location", width=265)
+    id_ = Column("Id", label="agent", hidden=True)
     return table(title, description, [name, location, *columns, id_], **settings)
 
 

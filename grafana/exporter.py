@@ -181,6 +181,7 @@ def _polls() -> list[Panel]:
             },
             COUNT,
             width=8,
+            height=10,
             bars=True,
         ),
         timeseries(
@@ -193,6 +194,7 @@ def _polls() -> list[Panel]:
             },
             SECONDS,
             width=8,
+            height=10,
         ).override_by_name("interval", DASHED),
         timeseries(
             "Data age",
@@ -204,6 +206,7 @@ def _polls() -> list[Panel]:
             },
             DATA_AGE,
             width=8,
+            height=10,
         ),
     ]
 
@@ -217,6 +220,7 @@ def _requests() -> list[Panel]:
             {"{{code}}": q.per_minute(REQUESTS, "code")},
             COUNT,
             width=6,
+            height=10,
         ),
         timeseries(
             "Retries",
@@ -224,6 +228,7 @@ def _requests() -> list[Panel]:
             {"{{reason}}": q.increase(q.exporter("api_retries_total", INSTANCES), "reason")},
             COUNT,
             width=6,
+            height=10,
             bars=True,
         ),
         timeseries(
@@ -237,6 +242,7 @@ def _requests() -> list[Panel]:
             },
             COUNT,
             width=6,
+            height=10,
         ),
         timeseries(
             "Request duration",
@@ -244,6 +250,7 @@ def _requests() -> list[Panel]:
             {"{{route}}": q.quantile(0.95, duration, "route")},
             SECONDS,
             width=6,
+            height=10,
         ),
     ]
 

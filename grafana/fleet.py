@@ -167,7 +167,7 @@ def _agents() -> list[Panel]:
             sort="Score",
             ascending=True,
             width=14,
-            height=10,
+            height=12,
         ),
         table(
             "Firing alerts",
@@ -181,7 +181,7 @@ def _agents() -> list[Panel]:
             sort="Severity",
             ascending=True,
             width=10,
-            height=10,
+            height=12,
         ),
     ]
 

@@ -134,7 +134,7 @@ def _all_agents() -> Panel:
         "the agent. Without a session in the look-back window, latency, loss and score are empty.",
         [
             Column("Name", label="agent_name", link=d.AGENT_LINK, filterable=True),
-            Column("Location", label="location", width=245, filterable=True),
+            Column("Location", label="location", width=265, filterable=True),
             Column("Platform", label="platform", width=85, filterable=True),
             Column("Operating system", label="os_version", filterable=True),
             Column("Version", label="agent_version", width=90, filterable=True),

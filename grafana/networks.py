@@ -330,7 +330,7 @@ def slowest_gateways(matchers: str = LOCATIONS) -> Panel:
         Column("Score", expr=_of(slowest, score), quantity=SCORE, width=65),
         sort="Latency",
         width=12,
-        height=10,
+        height=12,
     )
 
 
@@ -353,7 +353,7 @@ def weakest_wifi(matchers: str = LOCATIONS) -> Panel:
         sort="Signal",
         ascending=True,
         width=12,
-        height=10,
+        height=12,
     )
 
 

@@ -54,6 +54,8 @@ class Quantity:
     decimals: int | None = None
     min: float = 0.0
     max: float | None = None
+    soft_max: float | None = None
+    """What the axis of a graph reaches at least: without it, one of zeros reaches 10,000%."""
     mappings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Text and color shown instead of a value."""
 
@@ -80,7 +82,7 @@ def flag(one: str, zero: str) -> Quantity:
 
 
 LATENCY = lower_is_better("s", q.LATENCY_THRESHOLD / 2, q.LATENCY_THRESHOLD)
-LOSS = lower_is_better("percentunit", 0.01, q.LOSS_THRESHOLD, decimals=1)
+LOSS = lower_is_better("percentunit", 0.01, q.LOSS_THRESHOLD, decimals=1, soft_max=0.05)
 JITTER = lower_is_better("s", 0.03, q.JITTER_THRESHOLD)
 SCORE = Quantity("none", ((RED, None), (YELLOW, 0.5), (GREEN, 0.7)), decimals=2, max=1)
 CPU = lower_is_better("percentunit", 0.8, q.CPU_THRESHOLD, max=1)
@@ -195,6 +197,8 @@ def timeseries(
     """Return series over time, given as legend to query; thresholds are dashed lines."""
     panel = _standard(TimeSeries(), title, description, quantity).min(quantity.min)
     panel = panel.span(width).height(height).line_width(1).span_nulls(180_000.0)
+    if quantity.soft_max is not None:
+        panel = panel.axis_soft_max(quantity.soft_max)
     panel = panel.show_points(options.VisibilityMode.NEVER).fill_opacity(60 if bars else 0)
     panel = panel.draw_style(options.GraphDrawStyle.BARS if bars else options.GraphDrawStyle.LINE)
     for ref, (legend, expr) in zip(ascii_uppercase, series.items(), strict=False):
