@@ -268,7 +268,7 @@ class _Reporter:
         detail = sum(families[family.short_name] for family in SERIES.families if family.detail)
         advice = "raise metrics.max_series, or use metrics.families, site groups or filters"
         if folded:
-            what = f"{folded:,} series above metrics.max_series are folded into __other__"
+            what = f"{folded:,} series above metrics.max_series are in __other__ or dropped"
             self._find("warning", "series", what, advice)
         elif published >= NEAR_LIMIT_RATIO * limit:
             what = f"{_percent(published, limit)} of metrics.max_series are used"

@@ -18,7 +18,7 @@ from exporter.web import status as web
 from exporter.web.status import SiteView, SourceView, StatusView
 
 SCORE = "experience_score"
-STRETCHED = "polls take longer than the interval, because api.requests_per_minute does not suffice"
+STRETCHED = "polls take longer than the interval, because requests wait for the rate limit"
 MASKED = {"api.email", "filter.search", "filter.include_agents", "filter.exclude_agents"}
 """Settings that can identify users, networks and agents, which the page never shows."""
 

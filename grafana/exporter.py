@@ -148,8 +148,9 @@ def _overview() -> list[Panel]:
             width=5,
         ),
         stat(
-            "Folded series",
-            "Series over the limit, folded into agent and site `__other__`.",
+            "Folded or dropped series",
+            "Series over the limit: those of sessions are folded into agent and site `__other__`, "
+            "all others are dropped.",
             f"max({q.exporter('series_dropped', INSTANCES)})",
             ALERT_COUNT,
             width=5,

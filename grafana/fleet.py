@@ -88,8 +88,8 @@ def _overview() -> list[Panel]:
         ),
         stat(
             "Agents with loss over 5%",
-            "Share of the agents whose packet loss over all their sites exceeds 5%. Below 5% of "
-            "the agents, home Wi-Fi is a likely cause; above 20% it is not.",
+            "Share of the agents whose packet loss over all their sites exceeds 5%. If only one "
+            "agent in twenty is affected, home Wi-Fi is a likely cause; above 20% it is not.",
             lossy,
             AFFECTED,
         ),

@@ -1,4 +1,4 @@
-"""Every fourth hour of a day of two simulated companies: one page for each outage, and none without.
+"""A day of two simulated companies, every fourth hour: one page for each outage, else none.
 
 `promtool test rules` evaluates the rules every minute. Its input is what the exporter publishes:
 the newest round of each agent at each site within the look-back. Account group 1001 has all

@@ -111,7 +111,7 @@ CASES = [
     (sessions(polls=[PollRecord(2.0, None, NOW)]), "The last poll took 2.00 s. 2 s 1 s 0 s"),
     (text_of(), f"{LIMITS} 226 of 240 Series 16,000 of 500,000"),
     (text_of(remaining=None), f"{LIMITS} {DASH} Series"),
-    (text_of(series_dropped=120), "120 series are folded into __other__."),
+    (text_of(series_dropped=120), "120 series are folded into __other__ or dropped."),
     (text_of(sites=SITES), "score < 0.5, loss > 5%, latency > 300 ms, jitter > 50 ms."),
     (text_of(sites=SITES), "mail.example Low score, high loss 0.40 10.2% 250 ms 10 ms 3"),
     (text_of(sites=SITES), f"unknown {DASH} {DASH} {DASH} {DASH} {DASH} 1"),
