@@ -36,7 +36,7 @@ run: install ## Run the exporter: make run ARGS="--api.token-file token.txt chec
 
 ifeq ($(T),)
 check: lint ## Run lint and the fast tests, or one file of tests: make check T=tests/unit/test_labels.py
-	$(PYTEST) --ignore=tests/system --numprocesses=auto --maxprocesses=4
+	$(PYTEST) --ignore=tests/system --numprocesses=auto --maxprocesses=4 --dist=worksteal
 else
 check: $(VENV)/.installed-dev
 	$(PYTEST) $(T)
@@ -47,7 +47,7 @@ test-system: $(VENV)/.installed-dev tools ## Run the tests that need root, Debia
 
 test: lint ## Run everything: lint, fast tests, system tests, coverage
 	rm -f .coverage .coverage.*
-	$(PYTEST) --ignore=tests/system --numprocesses=2 --cov --cov-report=
+	$(PYTEST) --ignore=tests/system --numprocesses=2 --dist=worksteal --cov --cov-report=
 	$(MAKE) tools
 	$(PYTEST) tests/system --numprocesses=2 --dist=loadfile --cov --cov-append
 	$(BIN)/coverage report --include=$(PURE) --fail-under=100
@@ -61,8 +61,8 @@ lint: $(VENV)/.installed-dev ## Check style, types and the direction of imports
 tools: $(VENV)/.installed-dev ## Install the programs that system tests start
 	tests/system/tools.sh .tools $(BIN)/python
 
-# Without cached bytecode, the time to start is the time to compile.
-bench bench-quick: export PYTHONDONTWRITEBYTECODE =
+# Without cached bytecode, every process of tests and benchmarks compiles what it imports.
+bench bench-quick check test test-system: export PYTHONDONTWRITEBYTECODE =
 
 bench: .tools/benchmarks-go ## Run all benchmarks (long) and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks

@@ -1,6 +1,6 @@
 """The simulated API follows the documented rules of both versions, and its faults have effects.
 
-What its records contain is verified by the vendor's SDK for v7, and by comparison with v7 for v6.
+What its records contain is verified by the vendor's SDK (v7), and by the published values (both).
 """
 
 import asyncio

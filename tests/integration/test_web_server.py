@@ -27,8 +27,12 @@ GZIP, PLAIN = (
 ENCODINGS = pytest.mark.parametrize("data", [GZIP, PLAIN], ids=["gzip", "plain"])
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 """Start of a TLS handshake."""
-BIG = FakeState(snapshot(200_000))
-"""Its body is larger than the buffers of the kernel, also compressed."""
+
+
+@pytest.fixture(scope="module")
+def big() -> FakeState:
+    """Return a state whose body is larger than the buffers of the kernel, also compressed."""
+    return FakeState(snapshot(200_000))
 
 
 def now() -> float:
@@ -94,8 +98,10 @@ async def test_an_incomplete_handshake_ends(tmp_path: Path, data: bytes, seconds
 
 @ENCODINGS
 @fake_time
-async def test_a_client_that_does_not_read_makes_room_for_another_scrape(data: bytes) -> None:
-    async with serve(BIG, max_requests=1) as url, not_reading(url, data):
+async def test_a_client_that_does_not_read_makes_room_for_another_scrape(
+    data: bytes, big: FakeState
+) -> None:
+    async with serve(big, max_requests=1) as url, not_reading(url, data):
         with capture_logs() as logs:
             reply = await get(url)
             assert (reply.status, "web.max_requests" in reply.text) == (503, True)
@@ -110,11 +116,11 @@ async def test_a_client_that_does_not_read_makes_room_for_another_scrape(data: b
 )
 @fake_time
 async def test_a_client_that_reads_too_slowly_is_disconnected(
-    rate: int, low: float, high: float, reason: str
+    rate: int, low: float, high: float, reason: str, big: FakeState
 ) -> None:
     start = now()
     with capture_logs() as logs:
-        async with serve(BIG) as url, not_reading(url) as slow:
+        async with serve(big) as url, not_reading(url) as slow:
             while not logs:
                 read = 0
                 while read < rate:
@@ -137,9 +143,11 @@ async def test_a_client_that_never_reads_is_disconnected(last: bytes) -> None:
 
 
 @ENCODINGS
-async def test_slow_clients_hold_no_copy_of_the_body_and_disconnect_unlogged(data: bytes) -> None:
+async def test_slow_clients_hold_no_copy_of_the_body_and_disconnect_unlogged(
+    data: bytes, big: FakeState
+) -> None:
     with capture_logs() as logs:
-        async with serve(BIG) as url, AsyncExitStack() as stack:
+        async with serve(big) as url, AsyncExitStack() as stack:
             await get(url, method="HEAD")
             tracemalloc.start()
             stack.callback(tracemalloc.stop)
@@ -209,7 +217,7 @@ async def test_a_request_body_is_not_read() -> None:
     ("text", "limit"), [("http_server_config: {}", 128), (TLS, 100)], ids=["plain", "handshakes"]
 )
 async def test_a_new_connection_replaces_the_one_that_is_idle_longest(
-    tmp_path: Path, text: str, limit: int
+    tmp_path: Path, text: str, limit: int, big: FakeState
 ) -> None:
     install(tmp_path)
     (tmp_path / "web.yml").write_text(text)
@@ -218,7 +226,7 @@ async def test_a_new_connection_replaces_the_one_that_is_idle_longest(
         auth = Authenticator(tmp_path / "web.yml", fake_clock())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(resource, "getrlimit", lambda _: (256, 256))
-            url = await stack.enter_async_context(serve(BIG, auth))
+            url = await stack.enter_async_context(serve(big, auth))
         logs = stack.enter_context(capture_logs())
         busy = await stack.enter_async_context(connection(url, tls))
         busy[1].write(PLAIN)
@@ -233,8 +241,10 @@ async def test_a_new_connection_replaces_the_one_that_is_idle_longest(
     assert len(logs) == (11 if tls else 12)
 
 
-async def test_at_shutdown_a_running_scrape_completes_and_connections_are_refused() -> None:
-    server = serve(BIG)
+async def test_at_shutdown_a_running_scrape_completes_and_connections_are_refused(
+    big: FakeState,
+) -> None:
+    server = serve(big)
     url = await server.__aenter__()
     async with connection(url) as (idle, _), connection(url) as (reader, writer):
         writer.write(PLAIN)
