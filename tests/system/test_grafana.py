@@ -399,7 +399,8 @@ def test_dashboards_show_the_problems_of_the_company(results: Results) -> None:
 
 
 EMPTY_DOCUMENTED = re.compile(
-    r"_failures?[_{]|> 0\)?$|[<>] -?\d+|code=|offset|proxy|vpn|\[1h\]|last_seen|…", re.MULTILINE
+    r"_failures?[_{]|> 0\)?$|[<>] -?\d+|code=|offset|proxy|vpn|otlp|absent|\[1h\]|last_seen|…",
+    re.MULTILINE,
 )
 """Documented queries that may return nothing if all is well, or minutes after a start."""
 

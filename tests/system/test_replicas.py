@@ -32,6 +32,7 @@ ADDS_UP = re.compile(
     r"(polls_skipped|poll_failures|api_requests|api_retries)_total|build_info|count.*ALERTS"
 )
 PER_INSTANCE = re.compile(r"instance=\"|by \(instance\)|^increase|^rate|_seconds_")
+RANKED = re.compile(r"k\(10, aid_agent:")
 Values = dict[frozenset[tuple[str, str]], float]
 
 
@@ -81,6 +82,10 @@ def test_replicas_do_not_change_a_query(
     one, two = (each[expr] for each in results)
     if ADDS_UP.search(expr) and not PER_INSTANCE.search(expr):
         one = {labels: 2 * value for labels, value in one.items()}
+    if RANKED.search(expr):  # which of several agents with equal values is in a table is undefined
+        common = one.keys() & two.keys()
+        assert len(two) == len(one) <= 2 * len(common), name
+        one, two = ({key: each[key] for key in common} for each in (one, two))
     assert two == pytest.approx(one, rel=1e-9, nan_ok=True), name
 
 
