@@ -43,13 +43,13 @@ check: $(VENV)/.installed-dev
 endif
 
 test-system: $(VENV)/.installed-dev tools ## Run the tests that need root, Debian packages or a browser
-	$(PYTEST) tests/system --numprocesses=2 --dist=loadfile
+	$(PYTEST) tests/system --numprocesses=3 --dist=loadfile
 
 test: lint ## Run everything: lint, fast tests, system tests, coverage
 	rm -f .coverage .coverage.*
 	$(PYTEST) --ignore=tests/system --numprocesses=2 --dist=worksteal --cov --cov-report=
 	$(MAKE) tools
-	$(PYTEST) tests/system --numprocesses=2 --dist=loadfile --cov --cov-append
+	$(PYTEST) tests/system --numprocesses=3 --dist=loadfile --cov --cov-append
 	$(BIN)/coverage report --include=$(PURE) --fail-under=100
 
 lint: $(VENV)/.installed-dev ## Check style, types and the direction of imports

@@ -8,16 +8,16 @@ from fake_clock import fake_time
 
 from exporter.simulator import World
 
-AGENTS, REQUESTS_PER_MINUTE = 10_000, 100
+AGENTS, REQUESTS_PER_MINUTE = 4000, 40
 SOURCES = ("sessions", "agents", "local_networks")
 
 
 @pytest.mark.timeout(400)
 @fake_time
 async def test_sessions_are_never_delayed_by_other_sources() -> None:
-    """Sessions need about 28 requests a minute, and local networks more than 100."""
+    """Sessions need about 12 requests a minute, and local networks more than 40."""
     async with trial(
-        world=World(agents=AGENTS, sessions_per_minute=2000),
+        world=World(agents=AGENTS, sessions_per_minute=800),
         ready=False,
         api__requests_per_minute=REQUESTS_PER_MINUTE,
         local_networks__interval="1m",
