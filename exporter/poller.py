@@ -124,10 +124,8 @@ class Poller:
         self.stretched = self.stretched or self._waits(self.source.priority)
         hint = "the previous poll is still running; raise the interval"
         if self.stretched:
-            hint = (
-                "the previous poll waits for the rate limit: raise api.requests_per_minute or the "
-            )
-            hint += "interval, unless the organization's limit is used up"
+            hint = "the previous poll waits for the rate limit: raise api.requests_per_minute or "
+            hint += "the interval, unless the organization's limit is used up"
         self._log.warning("poll_skipped", hint=hint)
         await self._expire()
 

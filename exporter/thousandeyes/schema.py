@@ -9,6 +9,7 @@ import math
 import operator
 import re
 import struct
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class Record(Struct, Generic[R], gc=False, rename="camel"):
     numbers: ClassVar[Mapping[str, Unit]] = {}
     """Units of the numeric fields, by path."""
 
+    @abstractmethod
     def convert(self, values: bytes, rejected: Rejected) -> R:
         """Convert to the model.
 
@@ -53,7 +55,6 @@ class Record(Struct, Generic[R], gc=False, rename="camel"):
             values: The numeric fields in base units, packed; NaN for null and missing.
             rejected: Counts the optional fields that are ignored because they are invalid.
         """
-        raise NotImplementedError
 
 
 def parse_time(text: Any, rejected: Rejected) -> datetime | None:

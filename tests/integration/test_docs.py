@@ -109,7 +109,7 @@ def test_names_in_pages_exist(kind: str) -> None:
 
 @pytest.mark.parametrize("query", blocks("promql"))
 def test_queries_parse(query: str) -> None:
-    promql_parser.parse(query)
+    assert promql_parser.parse(query)
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))

@@ -30,7 +30,7 @@ async def test_promtool_lint_passes(kind: str) -> None:
 
 @pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.stem)
 async def test_unit_tests_pass(path: Any) -> None:
-    await run("promtool", "test", "rules", str(path))
+    assert "SUCCESS" in await run("promtool", "test", "rules", str(path))
 
 
 @every_alert
