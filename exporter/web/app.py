@@ -18,7 +18,7 @@ from exporter.web.negotiation import accepts_gzip, select_format
 from exporter.web.server import HEADERS, Connection
 from exporter.web.status import CONTENT_SECURITY_POLICY, StatusView, render
 
-CHUNK_SIZE = 256 * 1024
+CHUNK_SIZE = 1024 * 1024
 """Bytes that are sent to one client before others are served."""
 WRITE_TIMEOUT = 30.0
 """Seconds that a client has for reading a scrape."""
