@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from functools import lru_cache
 
 MAX_LENGTH = 256
 """Maximum number of characters of a label value; host names, names and ids are far shorter."""
@@ -9,6 +10,7 @@ OTHER = "__other__"
 """Value of `agent` and `site` for series folded by `metrics.max_series`."""
 
 
+@lru_cache(maxsize=2**16)  # the same values come in every round, and are then stored once
 def sanitize(text: str | None) -> str:
     """Return a printable label value in Unicode normal form C; empty for `None`.
 

@@ -70,7 +70,8 @@ def tables(group: GroupResult) -> Iterator[SeriesTable]:
 def _label_sets(aid: str, table: SeriesTable) -> list[str]:
     """Format the label sets, each followed by a space; an empty value is no label."""
     pairs: list[Iterable[str]] = [repeat(f',aid="{escape(aid)}"' if aid else "", len(table.keys))]
-    for name, values in zip(table.labels, zip(*table.keys, strict=True), strict=False):
+    for position, name in enumerate(table.labels):
+        values = [key[position] for key in table.keys]
         text = {value: f',{name}="{escape(value)}"' if value else "" for value in set(values)}
         pairs.append(map(text.__getitem__, values))
     return [f"{{{text[1:]}}} " for text in map("".join, zip(*pairs, strict=True))]

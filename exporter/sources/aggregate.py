@@ -7,6 +7,7 @@ equal keys aggregates a whole column at once.
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +38,9 @@ def aggregate(
     """Aggregate the rows within the look-back window.
 
     Args:
-        rows: Rows with their partners, sorted by id. The key of a row begins with the values of the
-            labels of the table; rows with a shorter key do not count.
+        rows: Rows with their partners, in any order, which does not change the result. The key of
+            a row begins with the values of the labels of the table; rows with a shorter key do not
+            count.
         table: Labels and families of the result.
         fields: Numeric fields of each listing.
         derive: Changes the columns of the newest rounds before they are aggregated.
@@ -52,16 +54,18 @@ def aggregate(
     if folded:
         keys = [(*(size - 1) * [OTHER], key[-1]) if key in folded else key for key in keys]
     codes, unique_keys = _encode(keys)
-    rounds = np.fromiter((first.round for first, _ in rows), np.int64, len(rows))
-    order = np.argsort(codes, kind="stable")
-    newest = np.maximum.reduceat(rounds[order], _run_starts(codes[order]))
-    order = order[rounds[order] == newest[codes[order]]]
+    rounds = np.array([first.round for first, _ in rows])
+    newest = np.zeros(len(unique_keys), np.int64)
+    np.maximum.at(newest, codes, rounds)
+    selected = rounds == newest[codes]
+    rows, codes = list(compress(rows, selected.tolist())), codes[selected]
+    owners = _encode([first.key[:1] for first, _ in rows])[0] if folded else codes
+    order = _order(rows, codes)
     groups = Groups(codes[order])
-    rows = [rows[index] for index in order.tolist()]
-    columns = to_columns(rows, fields)
-    columns["roundId"] = rounds[order].astype(np.float64)
-    _count_periods_once(columns, groups.codes, [first.key[0] for first, _ in rows])
-    derive([first.key for first, _ in rows], columns)
+    columns = {name: column[order] for name, column in to_columns(rows, fields).items()}
+    columns["roundId"] = rounds[selected][order].astype(np.float64)
+    _count_periods_once(columns, groups.codes, owners[order])
+    derive([rows[index][0].key for index in order.tolist()], columns)
     values = {
         each.short_name: _AGGREGATE[each.aggregation](groups, columns, each.field)
         for each in table.families
@@ -72,7 +76,8 @@ def aggregate(
 def to_columns(rows: Sequence[Joined], fields: Fields) -> Columns:
     """Return the numeric fields of rows and their partners; NaN for what was not sent."""
     columns: Columns = {}
-    for listing, names in zip(zip(*rows, strict=True), fields, strict=False):
+    for position, names in enumerate(fields):
+        listing = [joined[position] for joined in rows]
         columns |= zip(names, matrix(listing, len(names)), strict=True)
     return columns
 
@@ -113,12 +118,26 @@ def _concatenate(tables: Sequence[SeriesTable], family: str) -> Floats:
 def _encode(keys: Sequence[Key]) -> tuple[Ints, list[Key]]:
     """Return the position of every key among the sorted unique keys, and these."""
     combined = np.zeros(len(keys), dtype=np.int64)
-    for part in zip(*keys, strict=True):
+    for position in range(len(keys[0])):
+        part = [key[position] for key in keys]  # zip(*keys) is one long step for other threads
         ranks = {value: rank for rank, value in enumerate(sorted(set(part)))}
         combined *= len(ranks)
-        combined += np.fromiter(map(ranks.__getitem__, part), np.int64, len(keys))
+        combined += np.array([ranks[value] for value in part])
     _, first, codes = np.unique(combined, return_index=True, return_inverse=True)
     return codes.astype(np.int64, copy=False), [keys[index] for index in first.tolist()]
+
+
+def _order(rows: Sequence[Joined], codes: Ints) -> Ints:
+    """Return the positions of rows sorted by code and id.
+
+    The order makes floating-point sums independent of the order of arrival.
+    """
+    order = np.argsort(codes, kind="stable")
+    repeated = np.flatnonzero(np.bincount(codes)[codes[order]] > 1)
+    positions = order[repeated].tolist()
+    keys = zip(codes[positions].tolist(), (rows[each][0].id for each in positions), strict=True)
+    order[repeated] = [position for _, position in sorted(zip(keys, positions, strict=True))]
+    return order
 
 
 def _run_starts(codes: Ints) -> Ints:
@@ -200,16 +219,14 @@ class Groups:
         return shares
 
 
-def _count_periods_once(columns: Columns, codes: Ints, agents: Sequence[str]) -> None:
+def _count_periods_once(columns: Columns, codes: Ints, owners: Ints) -> None:
     """Keep the system metrics of each period of an agent in its first row, and remove the others.
 
     Each field comes from the first row of the period that has it. Folded keys combine several
-    agents, whose periods are independent.
+    agents (`owners`), whose periods are independent.
     """
     if PERIOD_FIELDS[0] not in columns:
         return
-    ranks: dict[str, int] = {}
-    owners = np.array([ranks.setdefault(agent, len(ranks)) for agent in agents], dtype=np.int64)
     start, end = (columns[field] for field in PERIOD_FIELDS)
     order = np.lexsort((end, start, owners, codes))
     same = np.zeros(len(order), dtype=bool)

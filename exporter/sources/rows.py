@@ -48,7 +48,7 @@ class Batch:
 class RowStore:
     """The rows of one source within the look-back window, by id; nothing derived is stored.
 
-    A row that is read again replaces the stored one.
+    A row that is read again and has changed replaces the stored one.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,10 @@ class RowStore:
     def upsert(self, listings: Sequence[Iterable[Row]]) -> None:
         """Insert or replace the rows of a complete poll."""
         for stored, rows in zip((self.first, self.second), listings, strict=False):
-            stored.update((row.id, row) for row in rows)
+            for row in rows:
+                # If all rows were replaced, freeing the old ones would delay the event loop.
+                if stored.get(row.id) != row:
+                    stored[row.id] = row
 
     def expire(self, before: float) -> bool:
         """Remove the rows whose round started before a Unix time; return whether there were any."""
@@ -72,12 +75,9 @@ class RowStore:
         return expired
 
     def join(self) -> list[Joined]:
-        """Return all rows of the first listing with their partners, sorted by id.
-
-        The order makes floating-point sums independent of the order of arrival.
-        """
-        first, second = self.first, self.second
-        return [(first[id_], second.get(id_)) for id_ in sorted(first)]
+        """Return all rows of the first listing with their partners, in the order of arrival."""
+        second = self.second
+        return [(row, second.get(id_)) for id_, row in self.first.items()]
 
     def newest_round(self) -> int | None:
         """Return the start of the newest round of the first listing, Unix seconds, or `None`."""
@@ -87,23 +87,29 @@ class RowStore:
 class SeenIds:
     """Ids of the rows that were seen, so that none is new twice, whatever the API's clock does.
 
-    Ids are kept for some time before the newest round, and no older row is new.
+    Ids are kept for some time before the newest round, and no older row is new. A row does not
+    change its round.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._rounds: dict[str, int] = {}
+        self._rounds: dict[int, set[str]] = {}
         self._oldest = -math.inf
 
     def add(self, rows: Iterable[Row]) -> list[Row]:
         """Return the rows that are new, each id once, and remember them."""
-        ids, oldest = self._rounds, self._oldest
-        new = {row.id: row for row in rows if row.id not in ids and row.round >= oldest}
-        ids.update((row.id, row.round) for row in new.values())
-        newest = max((row.round for row in new.values()), default=-math.inf)
-        self._oldest = max(oldest, newest - self._seconds)
-        self._rounds = {id_: round_ for id_, round_ in ids.items() if round_ >= self._oldest}
-        return list(new.values())
+        new = []
+        for row in rows:
+            if row.round >= self._oldest:
+                ids = self._rounds.setdefault(row.round, set())
+                if row.id not in ids:
+                    ids.add(row.id)
+                    new.append(row)
+        newest = max(self._rounds, default=-math.inf)
+        self._oldest = max(self._oldest, newest - self._seconds)
+        for expired in [round_ for round_ in self._rounds if round_ < self._oldest]:
+            del self._rounds[expired]
+        return new
 
 
 def matrix(rows: Sequence[Row | None], width: int) -> Floats:

@@ -9,7 +9,6 @@ listing has its network session, with the same id.
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import msgspec
@@ -105,15 +104,10 @@ class UserRecord(Record[Row]):
 
     def convert(self, values: bytes, rejected: Rejected) -> Row:
         """See `Record.convert`."""
-        key = _key(self.agent_id, self.visited_site, self.protocol)
+        key = sanitize(self.agent_id), sanitize(self.visited_site), sanitize(self.protocol)
         date, committed = parse_time(self.date, rejected), parse_time(self.committed, rejected)
         delay = (committed - date).total_seconds() if date and committed else math.nan
         return Row(self.id, key, int(self.round_id), values, delay)
-
-
-@lru_cache(maxsize=2**16)  # the same keys come in every round
-def _key(agent: str, site: str | None, protocol: str | None) -> Key:
-    return sanitize(agent), sanitize(site), sanitize(protocol)
 
 
 class NetworkRecord(Record[Row]):

@@ -8,9 +8,9 @@ from exporter.sources.rows import RowStore
 def test_rows_are_joined_when_both_are_read_and_replaced_when_read_again():
     store = RowStore()
     store.upsert(([user("1"), user("3")], [network("2")]))
-    assert store.join() == [(user("1"), None), (user("3"), None)]  # sorted by id
+    assert store.join() == [(user("1"), None), (user("3"), None)]
     store.upsert(([user("2")], [network("1")]))
-    assert store.join() == [session("1"), session("2"), (user("3"), None)]
+    assert store.join() == [session("1"), (user("3"), None), session("2")]
     newer = session("1", values={"destination.latency": 2.0, "experienceScore": 0.5})
     store.upsert(([newer[0]], [newer[1]]))
     assert store.join()[0] == newer
