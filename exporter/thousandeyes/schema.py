@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -62,10 +62,15 @@ def parse_time(text: Any, rejected: Rejected) -> datetime | None:
     if text is None:
         return None
     try:
-        time = datetime.fromisoformat(text)
+        return _parse_time(text)
     except (TypeError, ValueError):
         rejected["bad_time"] += 1
         return None
+
+
+@lru_cache(maxsize=2**12)  # times have a resolution of a second, so many records share them
+def _parse_time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
