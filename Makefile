@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 PINNED := $(PIP) --require-hashes --only-binary=:all:
 PYTEST := $(BIN)/python -m pytest
-PURE := exporter/inventory.py,exporter/labels.py,exporter/metrics/exposition.py,exporter/metrics/families.py
+PURE := exporter/account_group.py,exporter/labels.py,exporter/metrics/exposition.py,exporter/metrics/families.py
 PURE := $(PURE),exporter/otlp/convert.py,exporter/render.py,exporter/series_limit.py,exporter/sources/aggregate.py,exporter/sources/results.py
 PURE := $(PURE),exporter/sources/rows.py,exporter/sources/session_filter.py,exporter/sources/site_histograms.py
 PURE := $(PURE),exporter/web/status.py

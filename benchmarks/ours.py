@@ -17,9 +17,9 @@ from typing import Any
 
 from benchmarks import data
 from exporter import log
+from exporter.account_group import AccountGroup
 from exporter.app import Exporter
 from exporter.clock import Clock
-from exporter.inventory import AccountGroup
 from exporter.metrics.exposition import Format, gzip_chunks
 from exporter.poller import Poller
 from exporter.settings import load

@@ -7,9 +7,9 @@ from typing import Literal
 
 import structlog
 
+from exporter.account_group import AccountGroup
 from exporter.clock import ApiClock, poll_deadline
 from exporter.errors import PollError
-from exporter.inventory import AccountGroup
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.poller import Poller
 from exporter.snapshot import SnapshotPublisher

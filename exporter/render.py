@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import cast
 
-from exporter.inventory import AccountGroup
+from exporter.account_group import AccountGroup
 from exporter.metrics.exposition import (
     Format,
     Snapshot,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from exporter.inventory import AccountGroup
+from exporter.account_group import AccountGroup
 from exporter.metrics.exposition import Snapshot
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.render import GroupResult, render

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal, Protocol, TypeVar
 
+from exporter.account_group import AccountGroup
 from exporter.errors import PollError
-from exporter.inventory import AccountGroup
 from exporter.thousandeyes import v6, v7
 from exporter.thousandeyes.client import Client
 from exporter.thousandeyes.schema import Listing, Page, Parameters, Rejected, Request, Search

@@ -21,8 +21,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Raw, Struct
 
+from exporter.account_group import AccountGroup
 from exporter.errors import PollError, RejectionReason
-from exporter.inventory import AccountGroup
 from exporter.labels import sanitize
 from exporter.metrics.families import BOOLEAN, Unit
 

@@ -14,8 +14,8 @@ import jinja2
 import numpy as np
 
 from exporter import NAME, __version__
+from exporter.account_group import AccountGroup
 from exporter.errors import PollError
-from exporter.inventory import AccountGroup
 from exporter.sources.results import PollRecord
 
 DOCS = "https://github.com/thousandeyes-exporter/thousandeyes-exporter"

@@ -15,8 +15,8 @@ import aiohttp
 from system.servers import ROOT, tool
 from web_server import FakeState, serve
 
+from exporter.account_group import AccountGroup
 from exporter.errors import PollError, Reason
-from exporter.inventory import AccountGroup
 from exporter.sources.results import PollRecord
 from exporter.web.status import (
     QUANTITIES,

@@ -9,10 +9,10 @@ import pytest
 from fake_clock import START, WALL_START, fake_clock, fake_time
 from structlog.testing import capture_logs
 
+from exporter.account_group import AccountGroup
 from exporter.account_groups import AccountGroupManager, AccountGroupsConfig
 from exporter.clock import ApiClock
 from exporter.errors import PollError
-from exporter.inventory import AccountGroup
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.supervisor import Supervisor
 

@@ -17,7 +17,7 @@ from factories import ROUND, any_text, parse, session, text_of, user
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.inventory import AccountGroup
+from exporter.account_group import AccountGroup
 from exporter.labels import sanitize
 from exporter.metrics import exposition
 from exporter.metrics.exposition import BATCH_SIZE, Format, Part, Snapshot, Writer, compress

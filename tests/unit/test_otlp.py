@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.inventory import AccountGroup
+from exporter.account_group import AccountGroup
 from exporter.metrics.exposition import Format
 from exporter.metrics.families import SeriesTable
 from exporter.metrics.self_metrics import SelfMetrics

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from exporter.inventory import AccountGroup
+from exporter.account_group import AccountGroup
 from exporter.labels import OTHER
 from exporter.metrics.families import COUNT, Family, SeriesTable
 from exporter.metrics.self_metrics import SelfMetrics

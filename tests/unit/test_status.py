@@ -14,10 +14,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.account_group import AccountGroup
 from exporter.account_groups import PolledGroup
 from exporter.app import Exporter
 from exporter.errors import HINTS, REASONS, PollError
-from exporter.inventory import AccountGroup
 from exporter.metrics.families import SeriesTable
 from exporter.poller import Poller
 from exporter.render import GroupResult

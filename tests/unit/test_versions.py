@@ -5,7 +5,7 @@ from typing import Any
 
 from api_records import ROUND, listing_of, payload, published, values
 
-from exporter.inventory import AccountGroup
+from exporter.account_group import AccountGroup
 from exporter.sources.agents import Agent, AgentsSource
 from exporter.thousandeyes import v6, v7
 from exporter.thousandeyes.schema import decode

@@ -1,4 +1,4 @@
-"""Account groups."""
+"""An account group as the API lists it."""
 
 import msgspec
 
