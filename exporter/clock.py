@@ -5,6 +5,7 @@ only until the API has sent its first `Date` header.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,14 +27,11 @@ MAX_TIMESTAMP = 253_370_764_800.0
 """The year 9999 in Unix seconds; a later `Date` header is ignored, because times after it cannot be
 formatted."""
 
-_CLOCK_ID = getattr(
-    time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC
-)  # on macOS, CLOCK_MONOTONIC includes suspend
-
 
 def monotonic_including_suspend() -> float:
     """Seconds on a clock that never jumps and keeps counting while the host is suspended."""
-    return time.clock_gettime(_CLOCK_ID)
+    # On macOS, CLOCK_MONOTONIC does.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +50,8 @@ class ApiClock:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self._offset: float | None = None
-        self._jump: tuple[float, float] | None = None
-        """When a jump was first seen, and the offset after it; not confirmed yet."""
+        self._jump = (0.0, math.inf)
+        """When a jump that is not confirmed yet was first seen, and the offset after it."""
 
     @property
     def synchronized(self) -> bool:
@@ -75,15 +73,15 @@ class ApiClock:
             return
         offset = timestamp - now
         if self._offset is not None and abs(offset - self._offset) > MAX_JUMP_SECONDS:
-            since, jumped = self._jump or (now, offset)
-            if abs(offset - jumped) > MAX_JUMP_SECONDS or self._jump is None:
+            since, jumped = self._jump
+            if abs(offset - jumped) > MAX_JUMP_SECONDS:
                 self._jump = (now, offset)
                 log.warning("api_clock_jump_ignored", seconds=round(offset - self._offset))
                 return
             if now - since < CONFIRM_SECONDS:
                 return
             log.warning("api_clock_jumped", seconds=round(offset - self._offset))
-        self._offset, self._jump = offset, None
+        self._offset, self._jump = offset, (0.0, math.inf)
 
 
 def parse_http_date(text: str | None) -> float | None:
@@ -105,7 +103,6 @@ async def poll_deadline(seconds: float) -> AsyncIterator[asyncio.Timeout]:
     try:
         async with asyncio.timeout(seconds) as deadline:
             yield deadline
-    except TimeoutError as error:
-        raise PollError(
-            "deadline", f"the poll exceeded its time limit of {seconds:.0f} s"
-        ) from error
+    except TimeoutError:
+        message = f"the poll exceeded its time limit of {seconds:.0f} s"
+        raise PollError("deadline", message) from None

@@ -54,14 +54,15 @@ class Poller:
         self.last_tick = math.inf
         """When the polling loop last ran, on the event loop's clock, because a suspend is no delay;
         infinite until it runs, which may have to wait for the first poll of another source."""
-        self.next_poll = asyncio.get_running_loop().time()
-        """When the next poll starts, on the event loop's clock."""
         self.stretched = False
         """Whether a poll was skipped because requests of higher priorities come first."""
         self.polled = asyncio.Event()
         """Set after the first poll."""
         self._api_clock = api_clock
         self._time = asyncio.get_running_loop().time
+        self._monotonic = api_clock.clock.monotonic
+        self._due = self._monotonic()
+        """When the next poll starts, on the clock that includes suspends."""
         self._metrics = metrics
         self._publisher = publisher
         self._waits = waits
@@ -70,33 +71,33 @@ class Poller:
         self._log = log.bind(aid=aid, source=source.name)
         metrics.initialize(aid, source.name)
 
+    @property
+    def next_poll(self) -> float:
+        """When the next poll starts, on the event loop's clock."""
+        return self._due - self._monotonic() + self._time()
+
     async def run(self) -> None:
-        """Poll now, at every interval, and after a suspend; between polls, old data expires.
+        """Poll now and at every interval; between polls, old data expires.
 
         A poll that is due during another one is skipped and counted, and missed polls are not
         caught up.
         """
-        interval, clock = self.source.interval, self._api_clock.clock
-        refreshed = self.last_tick = self._time()
-        suspended = clock.monotonic() - refreshed
+        interval = self.source.interval
+        refreshed = self._monotonic()
+        self.last_tick, self._due = self._time(), refreshed + interval
         async with asyncio.TaskGroup() as tasks:
             poll = tasks.create_task(self.poll())
-            self.next_poll = refreshed + interval
             while True:
-                await asyncio.sleep(min(self.next_poll - self._time(), TICK_SECONDS))
-                now = self.last_tick = self._time()
-                resumed = clock.monotonic() - now > suspended + TICK_SECONDS
-                if resumed:
-                    suspended, self.next_poll = clock.monotonic() - now, now
-                due = now >= self.next_poll
-                if resumed or now - refreshed >= REFRESH_SECONDS:
+                await asyncio.sleep(min(self._due - self._monotonic(), TICK_SECONDS))
+                self.last_tick, now = self._time(), self._monotonic()
+                late = now - self._due
+                if now - refreshed >= REFRESH_SECONDS:
                     refreshed = now
-                    if resumed or not due:
+                    if late < 0 or late > TICK_SECONDS:  # else the poll that starts is enough
                         await self._expire()
-                if not due:
+                if late < 0:
                     continue
-                following = self.next_poll + interval
-                self.next_poll = following if following > now else now + interval
+                self._due = (self._due if late < interval else now) + interval
                 if poll.done():
                     poll = tasks.create_task(self.poll())
                 else:
@@ -156,7 +157,12 @@ class Poller:
         self.recent.append(PollRecord(seconds, failure.reason if failure else None, now))
         if failure:
             self._metrics.poll_failures.labels(*labels, failure.reason).inc()
-            self._log_failure(failure, seconds)
+            if not self._failures:
+                self._failing_since = self._time() - seconds
+            if self.source.required or not self._failures:
+                write = self._log.error if self.source.required else self._log.warning
+                reason, error, hint = failure.reason, str(failure), failure.hint
+                write("poll_failed", reason=reason, error=error, hint=hint, seconds=seconds)
             self._failures += 1
         else:
             self._metrics.last_poll_success_timestamp.labels(*labels).set(now)
@@ -170,17 +176,3 @@ class Poller:
                 )
             self._failures = 0
         self.failure = failure
-
-    def _log_failure(self, failure: PollError, seconds: float) -> None:
-        if not self._failures:
-            self._failing_since = self._time() - seconds
-        elif not self.source.required:
-            return
-        write = self._log.error if self.source.required else self._log.warning
-        write(
-            "poll_failed",
-            reason=failure.reason,
-            error=str(failure),
-            hint=failure.hint,
-            seconds=seconds,
-        )

@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 import aiohttp
-import stamina
 from isal import igzip
 from isal.igzip_lib import IsalError
 from yarl import URL
@@ -43,17 +42,20 @@ MAX_PAGES = 1000
 AUTH_PAUSE_SECONDS = 50.0
 """Time after which a rejected token is tried again. The API blocks addresses with 120 rejections an
 hour (API documentation). Shorter than the default interval, so that every poll tries once."""
-RETRIED_REASONS: frozenset[Reason] = frozenset(
-    {"dns", "connect", "timeout", "reset", "server_error", "rate_limited"}
-)
-ATTEMPTS, RATE_LIMITED_ATTEMPTS = 3, 2
-MAX_BACKOFF_SECONDS = 2.0
+RETRIED_REASONS: dict[Reason, int] = {
+    "dns": 3,
+    "connect": 3,
+    "timeout": 3,
+    "reset": 3,
+    "server_error": 3,
+    "rate_limited": 2,
+}
+"""Maximum number of attempts of a request."""
+MAX_BACKOFF_SECONDS = 1.0
 MAX_RETRIED_SECONDS = 20.0
 """A request that took longer is left to the next poll, so that polls stay on schedule."""
 RETRY_RATIO, MAX_SAVED_RETRIES = 0.1, 10.0
 """Each request earns a tenth of a retry: an outage must not multiply requests."""
-
-stamina.instrumentation.set_on_retry_hooks([])  # retries are counted in SelfMetrics
 
 
 def authorization_header(token: str, email: str = "") -> str:
@@ -69,13 +71,13 @@ class Client:
         base_url: str,
         authorization: Callable[[], str],
         metrics: SelfMetrics,
+        clock: Clock,
         *,
         timeout: float = 30.0,
         requests_per_minute: int = 120,
         reserve_seconds: float = 180.0,
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
-        clock: Clock | None = None,
     ) -> None:
         """Create a client; no request is sent yet.
 
@@ -84,18 +86,18 @@ class Client:
             authorization: Returns the header `Authorization`; called in a thread for every request,
                 so that a changed token is used at once.
             metrics: Counts requests and retries.
+            clock: Clocks of this host.
             timeout: Time limit in seconds for each read; one and a half times that for a request.
             requests_per_minute: Maximum number of requests in any 60 seconds.
             reserve_seconds: See `RateLimiter`.
             ssl_context: TLS settings; the system's CA certificates by default.
             proxy: URL of an HTTP proxy, with or without credentials.
-            clock: Clocks of this host.
         """
         self.base_url = URL(base_url)
-        self.clock = clock or Clock()
-        self.api_clock = ApiClock(self.clock)
+        self.api_clock = ApiClock(clock)
         total = 1.5 * timeout
         self.rate_limiter = RateLimiter(requests_per_minute, self.api_clock, total, reserve_seconds)
+        self._monotonic = clock.monotonic
         self._authorization = authorization
         self._reading: asyncio.Future[str] | None = None
         self._timeout = timeout
@@ -103,6 +105,7 @@ class Client:
         self._proxy = proxy
         self._saved_retries = MAX_SAVED_RETRIES
         self._rejected = ""
+        """The token, if the API rejected it in the last response."""
         self._rejected_until = 0.0
         self._trial = asyncio.Lock()
         connect = min(CONNECT_SECONDS, timeout)
@@ -173,36 +176,29 @@ class Client:
             PollError: That of the last attempt. There is none after the deadline of the poll.
         """
         self._saved_retries = min(self._saved_retries + RETRY_RATIO, MAX_SAVED_RETRIES)
-        attempts, start = 0, 0.0
-
-        def backoff(error: Exception) -> bool | float:
-            """Return whether to retry, or after how many seconds."""
-            if not isinstance(error, PollError) or error.reason not in RETRIED_REASONS:
-                return False
-            pause = 0.0
-            if error.reason == "rate_limited":
-                pause = self.rate_limiter.paused_for() + random.random()  # noqa: S311  jitter
-            duration = self.clock.monotonic() - start  # the next attempt may take as long
-            end = asyncio.get_running_loop().time() + (pause or MAX_BACKOFF_SECONDS) + duration
-            if (
-                attempts >= (RATE_LIMITED_ATTEMPTS if pause else ATTEMPTS)
-                or duration > MAX_RETRIED_SECONDS
-                or end >= (deadline.when() or math.inf)
-                or self._saved_retries < 1.0
-            ):
-                return False
-            self._saved_retries -= 1.0
-            self._metrics.api_retries.labels(error.reason).inc()
-            return pause or True
-
-        async for attempt in stamina.retry_context(
-            backoff, ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=MAX_BACKOFF_SECONDS
-        ):
-            with attempt:
-                await self.rate_limiter.acquire(deadline, request.priority)
-                attempts, start = attempt.num, self.clock.monotonic()
+        attempt = 0
+        while True:
+            attempt += 1
+            await self.rate_limiter.acquire(deadline, request.priority)
+            start = self._monotonic()
+            try:
                 body, encoding = await self._send(request)
-        return await asyncio.to_thread(decompress, body, encoding)
+                return await asyncio.to_thread(decompress, body, encoding)
+            except PollError as error:
+                backoff = random.uniform(0, MAX_BACKOFF_SECONDS)  # noqa: S311
+                pause = self.rate_limiter.paused_for() + backoff
+                duration = self._monotonic() - start  # the next attempt may take as long
+                end = asyncio.get_running_loop().time() + pause + duration
+                if (
+                    attempt >= RETRIED_REASONS.get(error.reason, 0)
+                    or duration > MAX_RETRIED_SECONDS
+                    or end >= (deadline.when() or math.inf)
+                    or self._saved_retries < 1
+                ):
+                    raise
+                self._saved_retries -= 1
+                self._metrics.api_retries.labels(error.reason).inc()
+            await asyncio.sleep(pause)
 
     async def _send(self, request: Request) -> tuple[bytes, str]:
         """Send a request once, unless its token was rejected recently."""
@@ -210,7 +206,7 @@ class Client:
         if authorization == self._rejected:
             async with self._trial:  # one request tries the token again, the others wait for it
                 if authorization == self._rejected:
-                    if self.clock.monotonic() < self._rejected_until:
+                    if self._monotonic() < self._rejected_until:
                         raise PollError("auth", "the API rejected the token less than a minute ago")
                     return await self._exchange(request, authorization)
         return await self._exchange(request, authorization)
@@ -227,7 +223,7 @@ class Client:
 
     async def _exchange(self, request: Request, authorization: str) -> tuple[bytes, str]:
         """Return the body of the response and its encoding."""
-        start, code = self.clock.monotonic(), "error"
+        start, code = self._monotonic(), "error"
         aid = {"aid": request.aid} if request.aid else {}
         try:
             async with self._session.request(
@@ -239,21 +235,19 @@ class Client:
                 allow_redirects=False,
             ) as response:
                 code = str(response.status)
-                if response.status == 401:
-                    self._rejected_until = self.clock.monotonic() + AUTH_PAUSE_SECONDS
                 self._rejected = authorization if response.status == 401 else ""
+                self._rejected_until = self._monotonic() + AUTH_PAUSE_SECONDS
                 self.api_clock.observe(response.headers.get("Date"))
                 self.rate_limiter.observe(response.status, response.headers)
-                self._metrics.rate_limit = self.rate_limiter.limits
+                limits = self._metrics.rate_limit = self.rate_limiter.limits
                 if response.status != 200:
-                    limits = self.rate_limiter.limits
                     raise status_error(response.status, request.path, limits)
                 return await _read(response)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failure = transport_error(error, proxied=self._proxy is not None)
         finally:
             self._metrics.api_requests.labels(request.path, code).inc()
-            duration = self.clock.monotonic() - start
+            duration = self._monotonic() - start
             self._metrics.api_request_duration.labels(request.path).observe(duration)
         raise failure  # not in the handler: the cause contains the request and so the token
 

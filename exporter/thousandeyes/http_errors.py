@@ -15,6 +15,10 @@ _NO_HTTP = "check scheme and port of api.url, and proxies: the server does not s
 _NO_TLS_REASONS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
 _NO_REQUESTS = "ask ThousandEyes to raise the organization's limit of API requests"
 _STATUS_REASONS: dict[int, Reason] = {
+    2: "content_type",  # the API answers with 200 only
+    3: "redirect",
+    4: "protocol",
+    5: "server_error",
     401: "auth",
     403: "forbidden",
     404: "not_found",
@@ -22,22 +26,17 @@ _STATUS_REASONS: dict[int, Reason] = {
     429: "rate_limited",
     503: "maintenance",
 }
+"""Reasons of statuses, and of the first digit of all others."""
 
 
 def status_error(status: int, route: str, limits: OrganizationLimits) -> PollError:
     """Return the error of a response with a status other than 200."""
-    default: Reason = "protocol"
-    if status >= 500:
-        default = "server_error"
-    elif 300 <= status < 400:
-        default = "redirect"
-    elif status < 300:  # the API answers with 200 only
-        default = "content_type"
+    reason = _STATUS_REASONS.get(status) or _STATUS_REASONS.get(status // 100, "protocol")
     message, hint = f"{route}: HTTP status {status} {responses.get(status, '')}".rstrip(), ""
     if status == 429 and limits.limit is not None:
         message += f"; the organization's limit is {limits.limit:.0f} requests per minute"
         hint = "" if limits.limit else _NO_REQUESTS
-    return PollError(_STATUS_REASONS.get(status, default), message, status, hint)
+    return PollError(reason, message, status, hint)
 
 
 def transport_error(error: Exception, *, proxied: bool) -> PollError:

@@ -33,7 +33,7 @@ class RateLimiter:
         requests_per_minute: int,
         api_clock: ApiClock,
         request_timeout: float,
-        reserve_seconds: float = 180.0,
+        reserve_seconds: float,
     ) -> None:
         """Create a limiter.
 
@@ -42,17 +42,16 @@ class RateLimiter:
             api_clock: The API's clock.
             request_timeout: Time in seconds that a request may take.
             reserve_seconds: How long the largest number of requests in a minute stays reserved for
-                a priority; several times the interval of its polls.
+                a priority: several times the interval of its polls, and at least a minute.
         """
         self.limits = OrganizationLimits()
-        self._clock, self._api_clock = api_clock.clock, api_clock
+        self._monotonic, self._api_clock = api_clock.clock.monotonic, api_clock
         self._request_timeout = request_timeout
-        self._reserve_seconds = reserve_seconds
+        self._reserve_seconds = max(reserve_seconds, WINDOW_SECONDS)
         self._requests_per_minute = requests_per_minute
-        self._sent: deque[tuple[float, int]] = deque(maxlen=requests_per_minute)
-        """Time and priority of the last requests."""
-        self._peaks: dict[int, deque[tuple[float, int]]] = {}
-        """Priority to numbers of requests in a minute, descending, and when each was reached."""
+        self._sent: deque[tuple[float, int, int]] = deque()
+        """Time and priority of the last requests, and how many of that priority were sent in the
+        minute that ends with it."""
         self._waiting: list[tuple[int, int]] = []
         """Priority and number of every request that waits, in their order."""
         self._waited: dict[int, float] = {}
@@ -71,55 +70,51 @@ class RateLimiter:
                 if when is not None and not deadline.expired():
                     deadline.reschedule(max(when, now + delay + self._request_timeout))
                 await asyncio.sleep(delay)
-                self._waited[priority] = self._clock.monotonic()
+                self._waited[priority] = self._monotonic()
         finally:
             self._waiting.remove(ticket)
-        now = self._clock.monotonic()
-        self._sent.append((now, priority))
-        reached = sum(p == priority and t > now - WINDOW_SECONDS for t, p in self._sent)
-        peaks = self._peaks.setdefault(priority, deque())
-        while peaks and peaks[-1][1] <= reached:
-            peaks.pop()
-        peaks.append((now, reached))
+        now = self._monotonic()
+        while self._sent and self._sent[0][0] < now - self._reserve_seconds:
+            self._sent.popleft()
+        number = 1 + sum(p == priority and t > now - WINDOW_SECONDS for t, p, _ in self._sent)
+        self._sent.append((now, priority, number))
 
     def waiting(self, priority: int) -> bool:
         """Return whether requests of a priority wait, or have waited within the last minute."""
-        since = self._clock.monotonic() - self._waited.get(priority, -math.inf)
+        since = self._monotonic() - self._waited.get(priority, -math.inf)
         return since < WINDOW_SECONDS or any(p == priority for p, _ in self._waiting)
 
-    def available(self, priority: int) -> int:
+    def _available(self, priority: int) -> int:
         """Return the number of requests in a minute that higher priorities leave to a priority."""
-        now, needed = self._clock.monotonic(), 0
-        for higher in range(priority):
-            peaks = self._peaks.get(higher, deque())
-            while peaks and peaks[0][0] < now - self._reserve_seconds:
-                peaks.popleft()
-            needed += peaks[0][1] if peaks else 0
-        return max(0, self._requests_per_minute - needed)
+        start, reserved = self._monotonic() - self._reserve_seconds, [0] * priority
+        for time, higher, number in self._sent:
+            if higher < priority and time >= start:
+                reserved[higher] = max(reserved[higher], number)
+        return self._requests_per_minute - sum(reserved)
 
     def _delay(self, ticket: tuple[int, int]) -> float:
-        """Return the seconds until a request may be sent; at most `WINDOW_SECONDS` at a time."""
-        now, ahead = self._clock.monotonic(), self._waiting[: self._waiting.index(ticket)]
+        """Return the seconds until a request may be sent, or until this is to be asked again."""
+        now, ahead = self._monotonic(), self._waiting[: self._waiting.index(ticket)]
         slot = max(now, self._paused_until)
         if self._probing and self._sent:
             slot = max(slot, self._sent[-1][0] + PROBE_SECONDS * (len(ahead) + 1))
         for priority in (0, ticket[0]):
-            sent = [time for time, p in self._sent if p >= priority]
-            excess = len(sent) + sum(p >= priority for p, _ in ahead) - self.available(priority)
-            if excess >= len(sent):
+            sent = [time for time, p, _ in self._sent if p >= priority]
+            allowed = self._available(priority) - sum(p >= priority for p, _ in ahead)
+            if allowed <= 0:
                 slot = max(slot, now + WINDOW_SECONDS)
-            elif excess >= 0:
-                slot = max(slot, sent[excess] + WINDOW_SECONDS)
-        return min(slot - now, max(WINDOW_SECONDS, self._paused_until - now))
+            elif len(sent) >= allowed:
+                slot = max(slot, sent[-allowed] + WINDOW_SECONDS)
+        return slot - now
 
     def sent_last_minute(self) -> int:
         """Return the number of requests in the last 60 seconds."""
-        start = self._clock.monotonic() - WINDOW_SECONDS
-        return sum(time > start for time, _ in self._sent)
+        start = self._monotonic() - WINDOW_SECONDS
+        return sum(time > start for time, _, _ in self._sent)
 
     def paused_for(self) -> float:
         """Return the seconds until the end of the current pause; 0 without one."""
-        return max(0.0, self._paused_until - self._clock.monotonic())
+        return max(0.0, self._paused_until - self._monotonic())
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
         """Process a response; each of the headers may be missing.
@@ -141,7 +136,7 @@ class RateLimiter:
             ends = [time for time in (reset, retry) if time is not None]
             pause = max(ends, default=now + WINDOW_SECONDS) - now
             pause = min(max(pause, MIN_PAUSE_SECONDS), MAX_PAUSE_SECONDS)
-            self._paused_until = max(self._paused_until, self._clock.monotonic() + pause)
+            self._paused_until = max(self._paused_until, self._monotonic() + pause)
             self._probing = True
 
 

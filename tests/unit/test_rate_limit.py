@@ -24,7 +24,7 @@ def limiter(requests_per_minute: int = 120) -> RateLimiter:
     """Make a rate limiter that knows the API's time; a request may take 45 seconds."""
     api_clock = ApiClock(fake_clock(skew=3600))
     api_clock.observe("Wed, 18 Nov 2026 14:32:30 GMT")
-    return RateLimiter(requests_per_minute, api_clock, 45.0)
+    return RateLimiter(requests_per_minute, api_clock, 45.0, 180.0)
 
 
 async def wait_time(limiter: RateLimiter, priority: int = 0) -> float:
@@ -136,14 +136,14 @@ async def test_the_largest_recent_need_of_higher_priorities_is_reserved() -> Non
     shared = limiter(10)
     for priority in (0, 0, 0, 0, 1, 1, 1):
         assert await wait_time(shared, priority) == 0
-    assert [shared.available(priority) for priority in range(3)] == [10, 6, 3]
+    assert [shared._available(priority) for priority in range(3)] == [10, 6, 3]
     await asyncio.sleep(170)
     await wait_time(shared)
-    assert [shared.available(priority) for priority in range(3)] == [10, 6, 3]
+    assert [shared._available(priority) for priority in range(3)] == [10, 6, 3]
     await asyncio.sleep(11)
-    assert [shared.available(priority) for priority in range(3)] == [10, 9, 9]
+    assert [shared._available(priority) for priority in range(3)] == [10, 9, 9]
     await asyncio.sleep(170)
-    assert shared.available(2) == 10
+    assert shared._available(2) == 10
 
 
 @pytest.mark.parametrize("priority", [0, 1])
