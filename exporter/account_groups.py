@@ -102,8 +102,8 @@ class AccountGroupManager:
                         task = self._supervisor.run(f"account group {aid}", group.run)
                         self._tasks[aid] = asyncio.create_task(task)
                 self.last_tick = self._time()
-                known = bool(self.groups)
-                await asyncio.sleep(self._config.interval if known else self._config.retry_interval)
+                config = self._config
+                await asyncio.sleep(config.interval if self.groups else config.retry_interval)
         finally:
             await self._stop(*self._tasks)
 
@@ -119,18 +119,16 @@ class AccountGroupManager:
             log.info("account_groups_listed", account_groups=len(found))
         self.failure = None
         missing = self.groups.keys() - found.keys()
-        # Once can be an error of the API. The own account group is "" only until its id is known.
-        removed = missing & {*self._missing, ""}
-        self._missing = missing - removed
-        for aid in self._missing:
+        for aid in missing - self._missing - {""}:  # once can be an error of the API
             log.warning("account_group_missing", aid=aid, hint="removed if it is missing again")
-        await self._stop(*removed)
-        for aid in removed:
+        for aid in missing & {*self._missing, ""}:  # "" is the own group until its id is known
             if aid:
                 log.warning("account_group_removed", aid=aid)
+            await self._stop(aid)
             del self.groups[aid]
             self._publisher.remove(aid)
             self._metrics.remove(aid)
+        self._missing = missing & self.groups.keys()
         if "" not in found:
             self._metrics.remove("")
         for aid, group in found.items():
