@@ -91,9 +91,9 @@ class Poller:
                 await asyncio.sleep(min(self._due - self._monotonic(), TICK_SECONDS))
                 self.last_tick, now = self._time(), self._monotonic()
                 late = now - self._due
-                if now - refreshed >= REFRESH_SECONDS:
+                if late >= 0 or now - refreshed >= REFRESH_SECONDS:
                     refreshed = now
-                    if late < 0 or late > TICK_SECONDS:  # else the poll that starts is enough
+                    if late < 0 or late > TICK_SECONDS:  # else the poll that is due is enough
                         await self._expire()
                 if late < 0:
                     continue

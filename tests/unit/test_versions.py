@@ -1,16 +1,15 @@
 """Both API versions: the examples of their documentation, and their requests."""
 
-import math
 from typing import Any
 
-from api_records import ROUND, listing_of, payload, published, values
+import pytest
+from api_records import ROUND, payload, published
 
 from exporter.account_group import AccountGroup
 from exporter.sources.agents import Agent, AgentsSource
-from exporter.thousandeyes import v6, v7
+from exporter.thousandeyes.api import VERSIONS, Version
 from exporter.thousandeyes.schema import decode
 
-(V6_AGENTS,), (V7_AGENTS,) = AgentsSource.listings.values()
 V6_AGENT, V7_AGENT = "3fde6422-f119-40e1-ae32-d08a1243c038", "861b7557-cd57-4bbb-b648-00bddf88ef49"
 
 
@@ -32,8 +31,6 @@ def test_v6_publishes_the_printed_sessions_with_their_exact_values() -> None:
         (V6_AGENT, "thousandeyes.com", "http"): common | bare,
         (V6_AGENT, "www.thousandeyes.com", "https"): common | www,
     }
-    users = decode(payload("v6/user-sessions.json"), listing_of("v6", "users")).records
-    assert [user.commit_delay for user in users] == [2.0, 3.0]
 
 
 def test_v7_publishes_the_sessions_of_the_description_with_their_exact_values() -> None:
@@ -55,44 +52,42 @@ def test_v7_publishes_the_sessions_of_the_description_with_their_exact_values() 
     }  # fmt: skip
 
 
-def test_v6_decodes_the_other_examples() -> None:
-    filtered = decode(payload("v6/user-sessions.filtered.json"), listing_of("v6", "users"))
-    assert [(user.key[1], user.commit_delay, values(user)) for user in filtered.records] == [
-        ("success.thousandeyes.com", 2.0, {"numberOfPages": 3}),
-        ("app.thousandeyes.com", 1.0, {"numberOfPages": 1}),
-    ]
-    agents = decode(payload("v6/endpoint-agents.json"), V6_AGENTS)
-    id_, os_version = "5d0764ac-7e42-4ec8-a0d4-39fc53edccba", "Microsoft Windows 10 Enterprise"
-    agent = id_, "test-agent-1", "", "0.191.0", os_version, "London, England, UK", 1582243003.0
-    assert repr(agents.records) == repr([Agent(*agent, vpn="CiscoAnyConnect")])  # NaN != NaN
-    page_id = "cd9cf945-f66f-4945-b5fe-f7a9a2a97896"
-    assert agents.next_link == f"https://api.thousandeyes.com/v6/endpoint-agents?pageId={page_id}"
-    groups = decode(payload("v6/account-groups.json"), v6.ACCOUNT_GROUPS)
-    assert groups.records == [AccountGroup("59", "Demo - Example User", current=False)]
+AGENTS = {
+    "v6": [Agent(
+        *("5d0764ac-7e42-4ec8-a0d4-39fc53edccba", "test-agent-1", "", "0.191.0"),
+        *("Microsoft Windows 10 Enterprise", "London, England, UK", 1582243003.0),
+        vpn="CiscoAnyConnect",
+    )],
+    "v7": [Agent(
+        *(V7_AGENT, "Office Printer", "mac", "0.123.4", "Version 10.15.2 (Build 19C57)", "London"),
+        *(1653608236.0, 0.41, "wireless", -36.0, 0.0, "Virgin Media Limited", "cisco-anyconnect"),
+        ("dns_failure",),
+    )] * 2,
+}  # fmt: skip
+GROUPS = {
+    "v6": [AccountGroup("59", "Demo - Example User", current=False)],
+    "v7": [AccountGroup("1234", "Account A", current=True)] * 2,
+}
 
 
-def test_v7_decodes_the_other_examples() -> None:
-    link = "https://api.thousandeyes.com/v7/link/to/resource/id"
-    assert decode(payload("v7/real-user-tests.json"), listing_of("v7", "users")).next_link == link
-    os_version = "Version 10.15.2 (Build 19C57)"
-    agent = Agent(
-        *(V7_AGENT, "Office Printer", "mac", "0.123.4", os_version, "London", 1653608236, 0.41),
-        *("wireless", -36, 0, "Virgin Media Limited", "cisco-anyconnect", ("dns_failure",)),
-    )
-    assert decode(payload("v7/endpoint-agents.json"), V7_AGENTS).records == [agent, agent]
-    groups = decode(payload("v7/account-groups.json"), v7.ACCOUNT_GROUPS)
-    assert groups.records == [AccountGroup("1234", "Account A", current=True)] * 2
+@pytest.mark.parametrize("version", VERSIONS)
+def test_examples_of_agents_and_account_groups_are_decoded(version: Version) -> None:
+    (listing,) = AgentsSource.listings[version]
+    agents = decode(payload(f"{version}/endpoint-agents.json"), listing)
+    assert repr(agents.records) == repr(AGENTS[version])  # NaN != NaN
+    assert agents.next_link
+    assert agents.next_link.startswith("https://api.thousandeyes.com/")
+    groups = decode(payload(f"{version}/account-groups.json"), VERSIONS[version].ACCOUNT_GROUPS)
+    assert groups.records == GROUPS[version]
 
 
 def test_agents_and_account_groups_need_only_an_id() -> None:
     body = b'{"endpointAgents": [{"agentId": "1", "lastSeen": "?", "location": null}, {}]}'
-    page = decode(body, V6_AGENTS)
-    (agent,) = page.records
-    assert (agent.id, agent.name, agent.location) == ("1", "", "")
-    assert math.isnan(agent.last_seen)
-    assert page.rejected == {"bad_time": 1, "missing_field": 1}
+    agents = decode(body, AgentsSource.listings["v6"][0])
+    assert repr(agents.records) == repr([Agent("1")])
+    assert agents.rejected == {"bad_time": 1, "missing_field": 1}
     body = b'{"accountGroups": [{"aid": "1"}, {"aid": ""}, {"accountGroupName": "x"}]}'
-    groups = decode(body, v7.ACCOUNT_GROUPS)
+    groups = decode(body, VERSIONS["v7"].ACCOUNT_GROUPS)
     assert (groups.records, groups.rejected) == ([AccountGroup("1")], {"missing_field": 2})
 
 
@@ -103,9 +98,9 @@ V7_RANGE = {"startDate": "2017-03-26T11:58:00Z", "endDate": "2017-03-26T12:13:00
 
 
 def test_requests_have_an_explicit_range_and_search_filters() -> None:
-    cases: list[tuple[Any, Any, dict[str, str], Any]] = [
-        (v6, {}, V6_RANGE, None), (v6, SEARCH, V6_RANGE, {"searchFilters": V6_SEARCH}),
-        (v7, {}, V7_RANGE, {}), (v7, SEARCH, V7_RANGE, {"searchFilters": SEARCH}),
+    cases: list[tuple[Version, Any, dict[str, str], Any]] = [
+        ("v6", {}, V6_RANGE, None), ("v6", SEARCH, V6_RANGE, {"searchFilters": V6_SEARCH}),
+        ("v7", {}, V7_RANGE, {}), ("v7", SEARCH, V7_RANGE, {"searchFilters": SEARCH}),
     ]  # fmt: skip
     for version, search, query, body in cases:
-        assert version.parameters(ROUND, ROUND + 900, search) == (query, body)
+        assert VERSIONS[version].parameters(ROUND, ROUND + 900, search) == (query, body)
