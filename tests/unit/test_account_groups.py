@@ -25,8 +25,10 @@ MAINTENANCE = PollError("maintenance", "maintenance")
 class Setup:
     """A manager; also its API, with the given answers and then the last one, and its publisher."""
 
-    def __init__(self, configured: object, *answers: list[AccountGroup] | PollError) -> None:
-        self.answers, self.seconds = list(answers), 1.0
+    def __init__(
+        self, configured: object, *answers: list[AccountGroup] | PollError, seconds: float = 1.0
+    ) -> None:
+        self.answers, self.seconds = list(answers), seconds
         self.listed, self.published, self.running = list[float](), set[str](), set[str]()
         self.remove = self.published.remove
         self.metrics, clock = SelfMetrics(process=False), fake_clock()
@@ -46,11 +48,10 @@ class Setup:
 
     def create_pollers(self, aid: str) -> list[SimpleNamespace]:
         self.metrics.initialize(aid, "sessions")
-        events = asyncio.Event(), asyncio.Event()
-        return [
-            SimpleNamespace(run=partial(self.poll, aid + source, polled), polled=polled)
-            for source, polled in zip("sa", events, strict=True)
-        ]
+        pollers = [SimpleNamespace(polled=asyncio.Event()) for _ in "sa"]
+        for name, poller in zip("sa", pollers, strict=True):
+            poller.run = partial(self.poll, aid + name, poller.polled)
+        return pollers
 
     async def poll(self, name: str, polled: asyncio.Event) -> None:
         self.running.add(name)
@@ -112,9 +113,9 @@ async def test_failures_before_any_listing_are_failed_polls(ids, aids):
     assert (setup.listed, setup.manager.last_tick) == ([0, 61], START + 62)
     assert setup.failures() == dict.fromkeys(aids, 2)
     labels = {"aid": aids[0], "source": "sessions"}
-    names = "polls_total", "last_poll_timestamp_seconds", "last_poll_duration_seconds"
-    for name, value in zip(names, (2, WALL_START + 62, 1), strict=True):
-        sample = f"thousandeyes_exporter_{name}"
+    times = {"timestamp": WALL_START + 62, "duration": 1}
+    for name, value in times.items():
+        sample = f"thousandeyes_exporter_last_poll_{name}_seconds"
         assert setup.metrics.registry.get_sample_value(sample, labels) == value
     await setup.manager.update()
     assert setup.failures().keys() == setup.manager.groups.keys()
@@ -136,15 +137,13 @@ async def test_account_groups_are_added_and_removed_when_they_are_missing_twice(
         task.cancel()
         await asyncio.wait([task])
     events = [log["event"] for log in logs if log.get("aid") in ("1", "2")]
-    missing = "account_group_missing"
-    assert events == [missing, missing, "account_group_removed"]
+    assert events == ["account_group_missing"] * 2 + ["account_group_removed"]
     assert (setup.listed[-2:], setup.running) == ([1806, 2107], set())
 
 
 @fake_time
 async def test_a_listing_has_a_time_limit():
-    setup = Setup([], [OWN])
-    setup.seconds = 1000.0
+    setup = Setup([], [OWN], seconds=1000.0)
     await setup.manager.update()
     assert setup.manager.failure.reason == "deadline"
     assert asyncio.get_running_loop().time() == START + 100
@@ -152,21 +151,19 @@ async def test_a_listing_has_a_time_limit():
 
 @pytest.mark.parametrize(
     ("lifetime", "crashes", "healthy"),
-    [(0, 4, True), (0, 6, False), (139, 5, False), (140, 5, True), (140, 20, True)],
+    [(0, 4, True), (0, 6, False), (139, 5, False), (140, 9, True)],
 )
 @fake_time
 async def test_five_crashes_in_ten_minutes_are_unhealthy(lifetime, crashes, healthy):
-    supervisor, starts = Supervisor(fake_clock()), list[float]()
+    supervisor = Supervisor(fake_clock())
 
     async def task() -> None:
-        starts.append(asyncio.get_running_loop().time() - START)
         await asyncio.sleep(lifetime)
         raise ValueError("broken")
 
     with capture_logs() as logs, suppress(TimeoutError):
         async with asyncio.timeout(crashes * (lifetime + 10) - 9.9):
             await supervisor.run("broken task", task)
-    assert starts == [n * (lifetime + 10) for n in range(crashes)]
     assert [(log["event"], log["task"]) for log in logs] == [("crashed", "broken task")] * crashes
     assert supervisor.healthy == healthy
     await asyncio.sleep(600)
