@@ -1,13 +1,8 @@
-"""An event loop with virtual time, and clocks that follow it.
+"""An event loop with virtual time, for tests with the decorator `fake_time`.
 
 The loop's clock stands still while anything runs and jumps to the next timer when nothing does.
 Sockets and threads are real, so code with the timeouts of production runs unchanged, and an hour of
 waiting takes a second.
-
-    @fake_time
-    async def test_retries_after_a_minute() -> None:
-        clock = fake_clock()
-        ...
 """
 
 import asyncio
@@ -24,10 +19,6 @@ START = 1000.0
 """Initial value of the loop's clock."""
 WALL_START = 1_795_012_350.0
 """Initial wall-clock time, Unix seconds: 2026-11-18 14:32:30 UTC, in the middle of a round."""
-IDLE_SECONDS = 0.0003
-"""Real time without socket activity after which the loop counts as idle."""
-MAX_JUMP_SECONDS = 10.0
-"""Maximum jump before the sockets are polled again."""
 
 
 class _Selector(selectors.DefaultSelector):
@@ -39,12 +30,11 @@ class _Selector(selectors.DefaultSelector):
             return events
         if self.loop.paused or timeout is None:
             return super().select(0.02)
-        if len(self.get_map()) == 1:  # only the loop's own socket: nothing can arrive
-            self.loop.now += timeout
-            return []
-        time.sleep(IDLE_SECONDS)  # the resolution of select is a millisecond
-        events = super().select(0)
-        self.loop.now += 0 if events else min(timeout, MAX_JUMP_SECONDS)
+        if len(self.get_map()) > 1:  # not only the loop's own socket: something can arrive
+            timeout = min(timeout, 10.0)
+            time.sleep(0.0003)  # the resolution of select is a millisecond
+            events = super().select(0)
+        self.loop.now += 0 if events else timeout
         return events
 
 
@@ -54,8 +44,7 @@ class FakeTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.now = START
         self.paused = 0
-        """Number of running threads and `pause_time` contexts; time does not advance while it is
-        positive."""
+        """Number of running threads and `pause_time` contexts; if it is 0, time advances."""
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
@@ -95,10 +84,9 @@ def wall() -> float:
 
 
 def fake_clock(skew: float = 0.0) -> Clock:
-    """Return clocks that follow the running loop; `skew` is the error of the wall clock in
-    seconds."""
-    loop = asyncio.get_running_loop()
-    return Clock(loop.time, lambda: WALL_START + loop.time() - START + skew)
+    """Return clocks that follow the running loop; the wall clock is wrong by some seconds."""
+    time = asyncio.get_running_loop().time
+    return Clock(time, lambda: WALL_START + time() - START + skew)
 
 
 @contextmanager
