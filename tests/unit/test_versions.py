@@ -1,30 +1,30 @@
 """Both API versions: the examples of their documentation, and their requests."""
 
-from typing import Any
-
 import pytest
 from api_records import ROUND, payload, published
 
 from exporter.account_group import AccountGroup
 from exporter.sources.agents import Agent, AgentsSource
-from exporter.thousandeyes.api import VERSIONS, Version
+from exporter.thousandeyes.api import VERSIONS
 from exporter.thousandeyes.schema import decode
 
 V6_AGENT, V7_AGENT = "3fde6422-f119-40e1-ae32-d08a1243c038", "861b7557-cd57-4bbb-b648-00bddf88ef49"
 
 
-def test_v6_publishes_the_printed_sessions_with_their_exact_values() -> None:
-    common = {
-        "loss_ratio": 0, "sessions": 1, "round_timestamp_seconds": ROUND,
-        "cpu_utilization_ratio": 0.38931831001805056, "cpu_samples": 10,
-        "cpu_utilization_min_ratio": 0.30859375, "cpu_utilization_max_ratio": 0.5625,
-        "cpu_utilization_median_ratio": 0.353515625,
-        "cpu_utilization_stddev_ratio": 0.08389194281742307,
-        "memory_used_bytes": 12819145821.09091, "memory_samples": 11,
-        "memory_used_min_bytes": 12805128192, "memory_used_max_bytes": 12825530368,
-        "memory_used_median_bytes": 12818219008, "memory_used_stddev_bytes": 5741124.05691331,
-        "memory_size_bytes": 17069891584,
-    }  # fmt: skip
+SYSTEM = (
+    *("cpu_utilization_ratio", "cpu_utilization_min_ratio", "cpu_utilization_max_ratio"),
+    *("cpu_utilization_median_ratio", "cpu_utilization_stddev_ratio", "cpu_samples"),
+    *("memory_used_bytes", "memory_used_min_bytes", "memory_used_max_bytes"),
+    *("memory_used_median_bytes", "memory_used_stddev_bytes", "memory_samples"),
+    "memory_size_bytes",
+)
+
+
+def test_v6_publishes_the_printed_sessions_with_their_exact_values():
+    cpu = 0.38931831001805056, 0.30859375, 0.5625, 0.353515625, 0.08389194281742307, 10
+    memory = 12819145821.09091, 12805128192, 12825530368, 12818219008, 5741124.05691331, 11
+    common = dict(zip(SYSTEM, (*cpu, *memory, 17069891584), strict=True))
+    common |= {"loss_ratio": 0, "sessions": 1, "round_timestamp_seconds": ROUND}
     bare = {"latency_seconds": 0.15, "jitter_seconds": 0.046, "pages": 1}
     www = {"latency_seconds": 0.024, "jitter_seconds": 0.036, "pages": 2}
     assert published("v6", "v6/user-sessions.json", "v6/network-sessions.json") == {
@@ -33,74 +33,58 @@ def test_v6_publishes_the_printed_sessions_with_their_exact_values() -> None:
     }
 
 
-def test_v7_publishes_the_sessions_of_the_description_with_their_exact_values() -> None:
+def test_v7_publishes_the_sessions_of_the_description_with_their_exact_values():
+    system = 0.55, 0.22, 0.75, 0.61, 0.01, 150, 1.77, 1.2, 2.5, 1.85, 0.25, 155, 1024
+    path = {"latency_seconds": 0.15, "jitter_seconds": 0.046, "loss_ratio": 0.001}
+    values = {
+        f"{leg}{name}": value for leg in ("", "vpn_", "proxy_") for name, value in path.items()
+    }
+    values |= {"experience_score": 0.5, "pages": 2, "round_timestamp_seconds": 1_384_309_800}
+    values["sessions"] = 1  # both examples have the same id
     assert published("v7", "v7/real-user-tests.json", "v7/real-user-tests-networks.json") == {
-        (V7_AGENT, "www.thousandeyes.com", "https"): {
-            **{f"{leg}latency_seconds": 0.15 for leg in ("", "vpn_", "proxy_")},
-            **{f"{leg}jitter_seconds": 0.046 for leg in ("", "vpn_", "proxy_")},
-            **{f"{leg}loss_ratio": 0.001 for leg in ("", "vpn_", "proxy_")},
-            "cpu_utilization_ratio": 0.55, "cpu_samples": 150,
-            "cpu_utilization_min_ratio": 0.22, "cpu_utilization_max_ratio": 0.75,
-            "cpu_utilization_median_ratio": 0.61, "cpu_utilization_stddev_ratio": 0.01,
-            "memory_used_bytes": 1.77, "memory_samples": 155,
-            "memory_used_min_bytes": 1.2, "memory_used_max_bytes": 2.5,
-            "memory_used_median_bytes": 1.85, "memory_used_stddev_bytes": 0.25,
-            "memory_size_bytes": 1024, "experience_score": 0.5, "pages": 2,
-            "sessions": 1,  # both examples have the same id
-            "round_timestamp_seconds": 1_384_309_800,
-        }
-    }  # fmt: skip
+        (V7_AGENT, "www.thousandeyes.com", "https"): values | dict(zip(SYSTEM, system, strict=True))
+    }
 
 
-AGENTS = {
-    "v6": [Agent(
+V6 = [
+    Agent(
         *("5d0764ac-7e42-4ec8-a0d4-39fc53edccba", "test-agent-1", "", "0.191.0"),
         *("Microsoft Windows 10 Enterprise", "London, England, UK", 1582243003.0),
         vpn="CiscoAnyConnect",
-    )],
-    "v7": [Agent(
+    ),
+    AccountGroup("59", "Demo - Example User", current=False),
+]
+V7 = [
+    Agent(
         *(V7_AGENT, "Office Printer", "mac", "0.123.4", "Version 10.15.2 (Build 19C57)", "London"),
         *(1653608236.0, 0.41, "wireless", -36.0, 0.0, "Virgin Media Limited", "cisco-anyconnect"),
-        ("dns_failure",),
-    )] * 2,
-}  # fmt: skip
-GROUPS = {
-    "v6": [AccountGroup("59", "Demo - Example User", current=False)],
-    "v7": [AccountGroup("1234", "Account A", current=True)] * 2,
-}
+        failures=("dns_failure",),
+    ),
+    AccountGroup("1234", "Account A", current=True),
+]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_examples_of_agents_and_account_groups_are_decoded(version: Version) -> None:
-    (listing,) = AgentsSource.listings[version]
-    agents = decode(payload(f"{version}/endpoint-agents.json"), listing)
-    assert repr(agents.records) == repr(AGENTS[version])  # NaN != NaN
-    assert agents.next_link
-    assert agents.next_link.startswith("https://api.thousandeyes.com/")
-    groups = decode(payload(f"{version}/account-groups.json"), VERSIONS[version].ACCOUNT_GROUPS)
-    assert groups.records == GROUPS[version]
+@pytest.mark.parametrize(("version", "expected"), [("v6", V6), ("v7", V7)])
+def test_examples_of_agents_and_account_groups_are_decoded(version, expected):
+    listings = *AgentsSource.listings[version], VERSIONS[version].ACCOUNT_GROUPS
+    for name, listing, record in zip(
+        ("endpoint-agents", "account-groups"), listings, expected, strict=True
+    ):
+        page = decode(payload(f"{version}/{name}.json"), listing)
+        assert set(map(repr, page.records)) == {repr(record)}  # NaN != NaN
+        assert bool(page.next_link) == (name == "endpoint-agents")
 
 
-def test_agents_and_account_groups_need_only_an_id() -> None:
-    body = b'{"endpointAgents": [{"agentId": "1", "lastSeen": "?", "location": null}, {}]}'
-    agents = decode(body, AgentsSource.listings["v6"][0])
-    assert repr(agents.records) == repr([Agent("1")])
-    assert agents.rejected == {"bad_time": 1, "missing_field": 1}
-    body = b'{"accountGroups": [{"aid": "1"}, {"aid": ""}, {"accountGroupName": "x"}]}'
-    groups = decode(body, VERSIONS["v7"].ACCOUNT_GROUPS)
-    assert (groups.records, groups.rejected) == ([AccountGroup("1")], {"missing_field": 2})
-
-
-SEARCH = {"platform": ["mac", "windows"], "domain": ["a.b"]}
-V6_SEARCH = [{"key": key, "values": values} for key, values in SEARCH.items()]
-V6_RANGE = {"from": "2017-03-26T11:58:00", "to": "2017-03-26T12:13:00"}
-V7_RANGE = {"startDate": "2017-03-26T11:58:00Z", "endDate": "2017-03-26T12:13:00Z"}
-
-
-def test_requests_have_an_explicit_range_and_search_filters() -> None:
-    cases: list[tuple[Version, Any, dict[str, str], Any]] = [
-        ("v6", {}, V6_RANGE, None), ("v6", SEARCH, V6_RANGE, {"searchFilters": V6_SEARCH}),
-        ("v7", {}, V7_RANGE, {}), ("v7", SEARCH, V7_RANGE, {"searchFilters": SEARCH}),
-    ]  # fmt: skip
-    for version, search, query, body in cases:
+@pytest.mark.parametrize("search", [{}, {"platform": ["mac", "windows"]}])
+def test_requests_have_an_explicit_range_and_search_filters(search):
+    start, end = "2017-03-26T11:58:00", "2017-03-26T12:13:00"
+    listed = [{"key": key, "values": values} for key, values in search.items()]
+    for version, query, body in (
+        ("v6", {"from": start, "to": end}, {"searchFilters": listed} if search else None),
+        (
+            "v7",
+            {"startDate": f"{start}Z", "endDate": f"{end}Z"},
+            search and {"searchFilters": search},
+        ),
+    ):
         assert VERSIONS[version].parameters(ROUND, ROUND + 900, search) == (query, body)
