@@ -10,11 +10,9 @@ import socket
 import threading
 import traceback
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from functools import partial
 from itertools import chain, repeat
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -26,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.app import Exporter
-from exporter.errors import HINTS, PollError, Reason
+from exporter.errors import HINTS, PollError
 from exporter.metrics.self_metrics import OrganizationLimits, SelfMetrics
 from exporter.settings import load
 from exporter.sources.agents import AgentsSource
@@ -37,7 +35,7 @@ from exporter.thousandeyes.client import (
     authorization_header,
     decompress,
 )
-from exporter.thousandeyes.schema import Listing, Request
+from exporter.thousandeyes.schema import Request
 
 TOKEN = "canary-9hT2xVq"
 BEARER, BASIC = authorization_header(TOKEN), authorization_header(TOKEN, "me@example.com")
@@ -45,85 +43,69 @@ SECRETS = (TOKEN, BASIC.removeprefix("Basic "), "proxypass", b64encode(b"user:pr
 PATH = "/v7/endpoint/agents"
 POST = Request(PATH, body={})
 LIMIT = "X-Organization-Rate-Limit-Limit"
-Script = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def reply(
-    body: bytes = b"{}", status: int = 200, headers: dict[str, str] | None = None, delay: float = 0
-) -> Script:
+async def reply(request, *, body=b"{}", status=200, headers=None, delay=0.0):
     """Send a response after some seconds."""
-
-    async def script(request: web.BaseRequest) -> web.StreamResponse:
-        await asyncio.sleep(delay)
-        named = {"Content-Type": "application/json"} | (headers or {})
-        return web.Response(body=body, status=status, headers=named)
-
-    return script
+    await asyncio.sleep(delay)
+    headers = {"Content-Type": "application/json"} | (headers or {})
+    return web.Response(body=body, status=status, headers=headers)
 
 
-def raw(data: bytes) -> Script:
+async def raw(request, *, data):
     """Send bytes and close the connection."""
-
-    async def script(request: web.BaseRequest) -> web.StreamResponse:
-        request.transport.write(data)
-        request.transport.close()
-        return web.Response()
-
-    return script
+    request.transport.write(data)
+    request.transport.close()
+    return web.Response()
 
 
-@dataclass
 class Connection:
-    """A client, its metrics, and the requests that its server received."""
+    """A client, and a server that runs the next script for each request, and then the last one."""
 
-    client: Client
-    metrics: SelfMetrics
-    url: str
-    requests: list[web.BaseRequest]
+    def __init__(self, *scripts):
+        self.scripts = chain(scripts[:-1], repeat(scripts[-1] if scripts else reply))
+        self.requests, self.metrics = [], SelfMetrics(process=False)
 
-    async def fetch(self, request: Request = POST, time_limit: float = 1e6) -> bytes:
+    async def handle(self, request):
+        await request.read()
+        self.requests.append(request)
+        return await next(self.scripts)(request)
+
+    async def fetch(self, request=POST, time_limit=1e6):
         async with asyncio.timeout(time_limit) as deadline:
             return await self.client.fetch(request, deadline)
 
-    async def failure(self, time_limit: float = 1e6) -> PollError:
+    async def failure(self, time_limit=1e6):
         with pytest.raises(PollError) as caught:
             await self.fetch(time_limit=time_limit)
-        error: BaseException | None = caught.value
+        error = caught.value
         while error:
             text = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
             assert not [secret for secret in SECRETS if secret in text]
             error = error.__cause__ or error.__context__
         return caught.value
 
-    def count(self, name: str, **labels: str) -> float:
+    def count(self, name, **labels):
         name = f"thousandeyes_exporter_{name}_total"
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 @asynccontextmanager
-async def connected(*scripts: Script, url: str = "", **options: Any) -> AsyncIterator[Connection]:
-    """Connect to a server that runs the next script for each request, and then the last one."""
-    requests: list[web.BaseRequest] = []
-    script = chain(scripts[:-1], repeat(scripts[-1] if scripts else reply()))
-
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        await request.read()
-        requests.append(request)
-        return await next(script)(request)
-
-    async with RawTestServer(handle) as server:
-        here = str(server.make_url("")).rstrip("/")
-        options = {"authorization": lambda: BEARER, "clock": fake_clock(), **options}
-        client = Client(url or here, metrics=(metrics := SelfMetrics(process=False)), **options)
-        yield Connection(client, metrics, here, requests)
-        await client.close()
+async def connected(*scripts, url="", authorization=lambda: BEARER, skew=0.0, **options):
+    """Connect a client, to its server unless there is a URL."""
+    c = Connection(*scripts)
+    async with RawTestServer(c.handle) as server:
+        c.url = str(server.make_url("")).rstrip("/")
+        c.client = Client(url or c.url, authorization, c.metrics, fake_clock(skew), **options)
+        yield c
+        await c.client.close()
 
 
 @fake_time
 async def test_sends_requests_with_the_token_of_the_moment_and_learns_time_and_limit():
-    tokens, clock = iter([BEARER, BASIC]), fake_clock(skew=3600)
-    script = reply(headers={"Date": "Wed, 18 Nov 2026 14:32:30 GMT", LIMIT: "240"})
-    async with connected(script, authorization=lambda: next(tokens), clock=clock) as c:
+    tokens = iter([BEARER, BASIC])
+    script = partial(reply, headers={"Date": "Wed, 18 Nov 2026 14:32:30 GMT", LIMIT: "240"})
+    async with connected(script, authorization=lambda: next(tokens), skew=3600) as c:
         await c.fetch(Request(PATH, "59", {"name": "a b&c"}))
         assert c.client.api_clock.now() == pytest.approx(WALL_START, abs=0.1)
         assert c.metrics.rate_limit == OrganizationLimits(limit=240)
@@ -139,7 +121,7 @@ async def test_sends_requests_with_the_token_of_the_moment_and_learns_time_and_l
         assert post.headers["Authorization"] == f"Basic {expected}"
 
 
-STATUSES: dict[Reason, tuple[int, ...]] = {
+STATUSES = {
     "content_type": (201, 204, 206), "protocol": (400, 402, 405, 406, 410, 413, 415, 418, 431, 499),
     "redirect": (300, 301, 302, 303, 304, 307, 308), "auth": (401,), "forbidden": (403,),
     "not_found": (404,), "proxy": (407,), "rate_limited": (429,), "maintenance": (503,),
@@ -150,9 +132,10 @@ STATUSES: dict[Reason, tuple[int, ...]] = {
 @pytest.mark.parametrize(("reason", "statuses"), STATUSES.items())
 @fake_time
 async def test_each_status_has_a_reason(reason, statuses):
+    headers = {"Location": "/elsewhere", LIMIT: "0"}
     for status in statuses:
         body = b"" if status in (204, 304) else b"<html>private</html>"
-        async with connected(reply(body, status, {"Location": "/elsewhere", LIMIT: "0"})) as c:
+        async with connected(partial(reply, body=body, status=status, headers=headers)) as c:
             error = await c.failure()
             assert (error.reason, error.status) == (reason, status)
             assert "private" not in str(error)
@@ -183,19 +166,21 @@ def test_bodies_are_gzip_and_not_too_large():
     assert decompress(b"{}", "identity") == b"{}"
 
 
-CHUNK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nz"
+CHUNK = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+)
 REFUSED = os.strerror(errno.ECONNREFUSED).lower()
 PROXY = "http://user:proxypass@"
 FAILURES = [  # script of a server at HOST, URL, proxy; reason, part of the message, default hint
-    (raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "http://HOST", None, "protocol", "", False),
-    (raw(CHUNK + b"z\r\n"), "http://HOST", None, "protocol", "", False),
-    (reply(), "https://HOST", None, "tls", "", False),
-    (reply(), "https://api.example", "https://HOST", "tls", "", False),
-    (reply(), "http://127.0.0.1:1", None, "connect", REFUSED, True),
-    (reply(), "http://api.example", None, "dns", "", True),
-    (reply(), "http://api.example", f"{PROXY}127.0.0.1:1", "proxy", REFUSED, True),
-    (reply(), "https://api.example", f"{PROXY}127.0.0.1:1", "proxy", REFUSED, True),
-    (reply(status=407), "https://api.example", f"{PROXY}HOST", "proxy", "407", True),
+    (partial(raw, data=b"SSH-2.0-OpenSSH_9.2\r\n"), "http://HOST", None, "protocol", "", False),
+    (partial(raw, data=CHUNK), "http://HOST", None, "protocol", "", False),
+    (reply, "https://HOST", None, "tls", "", False),
+    (reply, "https://api.example", "https://HOST", "tls", "", False),
+    (reply, "http://127.0.0.1:1", None, "connect", REFUSED, True),
+    (reply, "http://api.example", None, "dns", "", True),
+    (reply, "http://api.example", f"{PROXY}127.0.0.1:1", "proxy", REFUSED, True),
+    (reply, "https://api.example", f"{PROXY}127.0.0.1:1", "proxy", REFUSED, True),
+    (partial(reply, status=407), "https://api.example", f"{PROXY}HOST", "proxy", "407", True),
 ]
 
 
@@ -267,7 +252,9 @@ async def test_reaches_the_only_address_of_many_that_answers(dead, reached, monk
 )
 @fake_time
 async def test_no_retry_after_the_deadline_or_a_slow_request(status, seconds, time_limit):
-    async with connected(reply(b"{}", status, {"Retry-After": "30"}, seconds)) as c:
+    async with connected(
+        partial(reply, status=status, headers={"Retry-After": "30"}, delay=seconds)
+    ) as c:
         await c.failure(time_limit)
         assert len(c.requests) == 1
 
@@ -275,7 +262,7 @@ async def test_no_retry_after_the_deadline_or_a_slow_request(status, seconds, ti
 async def test_a_token_that_cannot_be_read_in_time_blocks_one_thread_and_nothing_else():
     readable, reads = threading.Event(), []
 
-    def stuck() -> str:
+    def stuck():
         reads.append(None)
         readable.wait(60)
         return BEARER
@@ -287,18 +274,18 @@ async def test_a_token_that_cannot_be_read_in_time_blocks_one_thread_and_nothing
         assert await c.fetch() == b"{}"
 
 
-def linked(link: str | None, listing: Listing[Any]) -> Script:
+def linked(link, listing):
     """Send a page without records; `HERE` in its link is the server."""
 
-    async def script(request: web.BaseRequest) -> web.StreamResponse:
+    async def script(request):
         url = link and link.replace("HERE", f"http://{request.host}")
         page = {"_links": {"next": {"href": url}}, "pages": {"next": url}, results_key(listing): []}
-        return await reply(json.dumps(page).encode())(request)
+        return await reply(request, body=json.dumps(page).encode())
 
     return script
 
 
-async def follow(*links: str | None, version: str = "v7") -> tuple[list[Any], Reason | None]:
+async def follow(*links, version="v7"):
     """Read pages with these links; returns their queries and the reason of the failure."""
     (listing,), reason = AgentsSource.listings[version], None
     request = Request(listing.path, "1001", {"b": "2"}, {"a": 1})

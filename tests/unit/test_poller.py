@@ -19,26 +19,23 @@ FAILURE = PollError("connect", "connection refused")
 class Setup:
     """A poller; also its source, with the given outcomes and then the last one, and publisher."""
 
-    name, priority, refresh_error, changes, waiting, suspended = "sessions", 1, None, True, (), 0
+    name, interval, priority, required, seconds = "sessions", 60.0, 1, True, 0.0
+    refresh_error, changes, suspended = None, True, 0
 
-    def __init__(
-        self, *outcomes: Exception | None, seconds: float = 0.0, interval: float = 60.0, **options
-    ):
-        self.outcomes, self.seconds, self.interval = list(outcomes), seconds, interval
-        self.required = options.get("required", True)
+    def __init__(self, *outcomes, **options):
+        self.outcomes = list(outcomes)
+        vars(self).update(options)
         self.starts, self.refreshed, self.published = [], [], []
         self.metrics, clock = SelfMetrics(process=False), fake_clock()
         including = replace(clock, monotonic=lambda: clock.monotonic() + self.suspended)
-        self.poller = Poller(
-            *("7", self, ApiClock(including), self.metrics, self),
-            lambda priority: priority in self.waiting,
-        )
+        api_clock = ApiClock(including)
+        self.poller = Poller("7", self, api_clock, self.metrics, self, lambda priority: False)
 
     @property
-    def result(self) -> object:
+    def result(self):
         return len(self.refreshed)
 
-    async def poll(self) -> dict[str, object]:
+    async def poll(self):
         self.starts.append(asyncio.get_running_loop().time() - START)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         await asyncio.sleep(self.seconds)
@@ -46,23 +43,23 @@ class Setup:
             raise outcome
         return {"user_sessions": 7}
 
-    async def refresh(self, *, polled: bool) -> bool:
+    async def refresh(self, *, polled):
         self.refreshed.append(polled)
         if self.refresh_error:
             raise self.refresh_error
         return self.changes
 
-    def update(self, aid: str, source: str, result: object) -> None:
+    def update(self, aid, source, result):
         self.published.append((aid, source, result))
 
-    async def run(self, seconds: float) -> list[dict[str, object]]:
+    async def run(self, seconds):
         """Run for some seconds; returns the log."""
         with capture_logs() as logs, suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.poller.run()
         return logs
 
-    def value(self, name: str, **labels: str) -> float | None:
+    def value(self, name, **labels):
         labels |= {"aid": "7", "source": "sessions"}
         return self.metrics.registry.get_sample_value(f"thousandeyes_{name}", labels)
 
@@ -107,19 +104,6 @@ async def test_old_data_expires_every_minute_between_polls_and_only_changes_are_
     published, setup.changes = list(setup.published), False
     await setup.poller.poll()
     assert setup.published == published
-
-
-@fake_time
-async def test_a_poll_that_waits_for_other_sources_is_stretched_until_one_is_fast_again():
-    setup = Setup(None, seconds=100.0)
-    setup.waiting = (setup.priority,)
-    (hint,) = [log["hint"] for log in await setup.run(90) if log["event"] == "poll_skipped"]
-    assert "api.requests_per_minute" in hint
-    for seconds in (100.0, 1.0):
-        assert setup.poller.stretched
-        setup.seconds = seconds
-        await setup.poller.poll()
-    assert not setup.poller.stretched
 
 
 @pytest.mark.parametrize("required", [True, False])
