@@ -1,16 +1,66 @@
-"""Queries of an API version: listings that are read together."""
+"""Queries of both API versions: requests, the vendor's examples, and what is read together."""
 
 import asyncio
 from collections import Counter
 from contextlib import nullcontext
 
 import pytest
+from api_records import ROUND, payload, published
 from factories import user
 
+from exporter.account_group import AccountGroup
 from exporter.errors import PollError
+from exporter.sources.agents import Agent, AgentsSource
 from exporter.sources.sessions import SessionsSource
-from exporter.thousandeyes.api import MAX_RECORDS, Api
-from exporter.thousandeyes.schema import Page
+from exporter.thousandeyes.api import MAX_RECORDS, VERSIONS, Api
+from exporter.thousandeyes.schema import Page, decode
+
+V6_AGENT = "3fde6422-f119-40e1-ae32-d08a1243c038"
+
+
+def test_v6_publishes_the_printed_sessions_with_their_exact_values():
+    common = {
+        "loss_ratio": 0, "sessions": 1, "round_timestamp_seconds": ROUND,
+        "cpu_utilization_ratio": 0.38931831001805056, "cpu_samples": 10,
+        "cpu_utilization_min_ratio": 0.30859375, "cpu_utilization_max_ratio": 0.5625,
+        "cpu_utilization_median_ratio": 0.353515625,
+        "cpu_utilization_stddev_ratio": 0.08389194281742307,
+        "memory_used_bytes": 12819145821.09091, "memory_samples": 11,
+        "memory_used_min_bytes": 12805128192, "memory_used_max_bytes": 12825530368,
+        "memory_used_median_bytes": 12818219008, "memory_used_stddev_bytes": 5741124.05691331,
+        "memory_size_bytes": 17069891584,
+    }  # fmt: skip
+    bare = {"latency_seconds": 0.15, "jitter_seconds": 0.046, "pages": 1}
+    www = {"latency_seconds": 0.024, "jitter_seconds": 0.036, "pages": 2}
+    assert published("v6", "v6/user-sessions.json", "v6/network-sessions.json") == {
+        (V6_AGENT, "thousandeyes.com", "http"): common | bare,
+        (V6_AGENT, "www.thousandeyes.com", "https"): common | www,
+    }
+
+
+def test_v6_decodes_the_examples_of_agents_and_account_groups():
+    listings = *AgentsSource.listings["v6"], VERSIONS["v6"].ACCOUNT_GROUPS
+    names = "v6/endpoint-agents.json", "v6/account-groups.json"
+    agents, groups = map(decode, map(payload, names), listings)
+    id_, system = "5d0764ac-7e42-4ec8-a0d4-39fc53edccba", "Microsoft Windows 10 Enterprise"
+    agent = id_, "test-agent-1", "", "0.191.0", system, "London, England, UK", 1582243003.0
+    assert repr(agents.records) == repr([Agent(*agent, vpn="CiscoAnyConnect")])  # NaN != NaN
+    assert agents.next_link.startswith("https://api.thousandeyes.com/v6/endpoint-agents?pageId=")
+    assert groups.records == [AccountGroup("59", "Demo - Example User", current=False)]
+
+
+def test_requests_have_an_explicit_range_and_search_filters():
+    start, end, search = "2017-03-26T11:58:00", "2017-03-26T12:13:00", {"platform": ["mac"]}
+    v6, v7 = {"from": start, "to": end}, {"startDate": f"{start}Z", "endDate": f"{end}Z"}
+    filters = {"searchFilters": [{"key": "platform", "values": ["mac"]}]}
+    for version, filters_, expected in (
+        ("v6", {}, (v6, None)),
+        ("v6", search, (v6, filters)),
+        ("v7", {}, (v7, {})),
+        ("v7", search, (v7, {"searchFilters": search})),
+    ):
+        assert VERSIONS[version].parameters(ROUND, ROUND + 900, filters_) == expected
+
 
 LISTINGS = SessionsSource.listings["v7"]
 

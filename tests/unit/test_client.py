@@ -1,7 +1,6 @@
 """The HTTP client: requests, responses, retries, rejected tokens, pagination."""
 
 import asyncio
-import errno
 import gzip
 import json
 import os
@@ -168,17 +167,16 @@ def test_bodies_are_gzip_and_not_too_large():
 
 
 CHUNK = b"HTTP/1.1 200 OK\r\nContent-Type: a/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
-REFUSED = os.strerror(errno.ECONNREFUSED).lower()
 PROXY = "http://user:proxypass@"
 FAILURES = [  # script of a server at HOST, URL, proxy; reason, part of the message, default hint
     (partial(raw, data=b"SSH-2.0-OpenSSH_9.2\r\n"), "http://HOST", None, "protocol", "", False),
     (partial(raw, data=CHUNK), "http://HOST", None, "protocol", "", False),
     (reply, "https://HOST", None, "tls", "", False),
     (reply, "https://api.example", "https://HOST", "tls", "", False),
-    (reply, "http://127.0.0.1:1", None, "connect", REFUSED, True),
+    (reply, "http://127.0.0.1:1", None, "connect", "refused", True),
     (reply, "http://api.example", None, "dns", "", True),
-    (reply, "http://api.example", f"{PROXY}127.0.0.1:1", "proxy", REFUSED, True),
-    (reply, "https://api.example", f"{PROXY}127.0.0.1:1", "proxy", REFUSED, True),
+    (reply, "http://api.example", f"{PROXY}127.0.0.1:1", "proxy", "refused", True),
+    (reply, "https://api.example", f"{PROXY}127.0.0.1:1", "proxy", "refused", True),
     (partial(reply, status=407), "https://api.example", f"{PROXY}HOST", "proxy", "407", True),
 ]
 
@@ -232,8 +230,7 @@ async def test_reaches_the_only_address_of_many_that_answers(monkeypatch):
         ports = [front.port] * 90 + [int(server.url.rpartition(":")[2])]
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
         monkeypatch.setattr(socket, "getaddrinfo", Mock(return_value=found))
-        await c.fetch()
-        assert c.count("api_requests", route=PATH, code="error") == 0
+        assert await c.fetch() == b"{}"
     await front.close()
 
 

@@ -4,10 +4,8 @@ import time
 from email.utils import formatdate
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from exporter.clock import ApiClock, Clock, parse_http_date
+from exporter.clock import ApiClock, Clock
 
 DATE = "Wed, 18 Nov 2026 14:32:30"
 TIMESTAMP = 1_795_012_350.0
@@ -16,7 +14,8 @@ TIMESTAMP = 1_795_012_350.0
 @pytest.mark.parametrize(
     ("date", "timestamp"),
     [
-        *((text, None) for text in (None, "", "0", "yesterday", "Wed, 99 Nov 2026 14:32:30 GMT")),
+        *((text, None) for text in (None, "", "0", "\x00", "yesterday", f"{DATE} +9999999999999")),
+        *((f"Wed, {day} Nov 2026 14:32:30 GMT", None) for day in (0, 31, 10**9, 10**99)),
         *((f"{DATE}{zone}", TIMESTAMP) for zone in (" GMT", " -0000", "")),  # UTC, not local
         (f"{DATE} +0100", TIMESTAMP - 3600),
         ("Wed, 31 Dec 1969 23:59:59 GMT", None),
@@ -56,12 +55,3 @@ def test_a_jump_of_the_date_needs_a_confirmation(responses):
         monotonic[0] += after
         api_clock.observe(formatdate(TIMESTAMP + monotonic[0] + jump, usegmt=True))
         assert api_clock.now() - monotonic[0] - TIMESTAMP == expected
-
-
-NUMBERS = st.integers(0, 10**5)
-DATES = st.builds("Mon, {} Feb {} {}:{}:{} {}".format, *[NUMBERS] * 5, st.sampled_from("+1Z"))
-
-
-@given(st.text() | DATES)
-def test_any_text_is_a_date_or_invalid(text):
-    assert isinstance(parse_http_date(text), float | None)

@@ -134,16 +134,14 @@ async def test_an_expired_deadline_cannot_be_extended():
 
 @fake_time
 async def test_limits_are_those_of_the_last_response_with_valid_headers():
-    for limit, remaining, reset, expected in (
-        ("600", "lots", "", OrganizationLimits(limit=600)),
-        ("-1", "599", "NaN", OrganizationLimits(remaining=599)),
-        ("", "0.0", "1e999", OrganizationLimits(remaining=0)),
-        ("garbage", "", "", OrganizationLimits(1, 2, 3)),
+    shared = limiter()
+    for limit, remaining, reset in (
+        ("1", "2", "3"),
+        ("", "0.0", "1e999"),
+        ("garbage", "-1", "NaN"),
     ):
-        shared = limiter()
-        shared.observe(200, {LIMIT: "1", REMAINING: "2", RESET: "3"})
         shared.observe(200, {LIMIT: limit, REMAINING: remaining, RESET: reset})
-        assert shared.limits == expected
+    assert shared.limits == OrganizationLimits(remaining=0)
 
 
 SOON, LATE = WALL_START + 30, WALL_START + 1e12
