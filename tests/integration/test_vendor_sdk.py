@@ -1,7 +1,7 @@
 """The vendor's SDK, whose models are strict, reads everything that the simulated API sends."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,8 +17,8 @@ from exporter.simulator import Simulator, World
 NOW = 1_795_012_350
 WORLD = World(agents=60, account_groups=2)
 SESSIONS = list(WORLD.sessions(1001, NOW - 900, NOW, NOW))
-START, END = (datetime.fromtimestamp(when, UTC) for when in (NOW - 900, NOW))
-RANGE = {"start_date": START, "end_date": END}
+END = datetime.fromtimestamp(NOW, UTC)
+RANGE = {"start_date": END - timedelta(seconds=900), "end_date": END}
 MAC = models.RealUserEndpointTestResultRequestFilter(platform=["mac"])
 FILTER = models.RealUserEndpointTestResultsRequest(search_filters=MAC)
 EXPAND = [option for option in ExpandEndpointAgentOptions if option.value != "unknown"]

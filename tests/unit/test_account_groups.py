@@ -25,10 +25,6 @@ SLOW = None
 class FakeApi(Api):
     """Lists account groups with the given answers and then the last one; all else is empty."""
 
-    def __init__(self, client, version):
-        super().__init__(client, version)
-        self.answers, self.listed, self.polled = [], [], set()
-
     async def account_groups(self, deadline):
         self.listed.append(asyncio.get_running_loop().time() - START)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -46,9 +42,9 @@ class FakeApi(Api):
 @asynccontextmanager
 async def exporting(configured, *answers):
     flags = ["--api.token=x", *(f"--api.account-groups={each}" for each in [configured] if each)]
-    arguments = {"clock": fake_clock(), "process": False, "api_type": FakeApi}
-    exporter = Exporter(load(flags, {}).settings, **arguments)
-    exporter.api.answers = list(answers)
+    settings = load(flags, {}).settings
+    exporter = Exporter(settings, clock=fake_clock(), process=False, api_type=FakeApi)
+    exporter.api.answers, exporter.api.listed, exporter.api.polled = list(answers), [], set()
     yield exporter
     await exporter.close()
 

@@ -53,23 +53,20 @@ def test_requests_have_an_explicit_range_and_search_filters():
     start, end, search = "2017-03-26T11:58:00", "2017-03-26T12:13:00", {"platform": ["mac"]}
     v6, v7 = {"from": start, "to": end}, {"startDate": f"{start}Z", "endDate": f"{end}Z"}
     filters = {"searchFilters": [{"key": "platform", "values": ["mac"]}]}
-    for version, filters_, expected in (
-        ("v6", {}, (v6, None)),
-        ("v6", search, (v6, filters)),
-        ("v7", {}, (v7, {})),
-        ("v7", search, (v7, {"searchFilters": search})),
-    ):
-        assert VERSIONS[version].parameters(ROUND, ROUND + 900, filters_) == expected
+    cases = ({}, None, {}), (search, filters, {"searchFilters": search})
+    for given, v6_body, v7_body in cases:
+        assert VERSIONS["v6"].parameters(ROUND, ROUND + 900, given) == (v6, v6_body)
+        assert VERSIONS["v7"].parameters(ROUND, ROUND + 900, given) == (v7, v7_body)
 
 
 LISTINGS = SessionsSource.listings["v7"]
 
 
 class PagesApi(Api):
-    """Reads these pages of both listings, or raises errors in place of them."""
+    """Reads these pages of both listings, and raises the errors among them."""
 
     def __init__(self, *answers):
-        super().__init__(self, "v7")  # it has `pages`
+        super().__init__(self, "v7")
         self.answers, self.requests = dict(zip(LISTINGS, answers, strict=True)), []
 
     async def pages(self, request, listing, deadline):
@@ -96,9 +93,9 @@ async def test_a_failed_page_stops_all_listings_and_the_first_one_is_read_alone(
         assert len(api.requests) == requests <= limit
 
 
-@pytest.mark.parametrize("more", [0, 1])
-async def test_the_number_of_records_is_limited(more):
+@pytest.mark.parametrize(("more", "reason"), [(0, None), (1, "too_large")])
+async def test_the_number_of_records_is_limited(more, reason):
     pages = [page(count) for count in [*[MAX_RECORDS // 10] * 10, more]]
     with pytest.raises(PollError) if more else nullcontext() as failure:
         await PagesApi(pages, [page()]).read(LISTINGS, "59", None)
-    assert not failure or failure.value.reason == "too_large"
+    assert (failure and failure.value.reason) == reason

@@ -25,17 +25,16 @@ class Setup:
     def __init__(self, *outcomes, **options):
         self.outcomes = list(outcomes)
         vars(self).update(options)
-        self.starts, self.refreshed, self.published = [], [], []
+        self.starts, self.expired, self.published, self.result = [], [], [], 0
         self.metrics, clock = SelfMetrics(process=False), fake_clock()
         clock = replace(clock, monotonic=lambda now=clock.monotonic: now() + self.suspended)
         self.poller = Poller("7", self, ApiClock(clock), self.metrics, self, lambda priority: False)
 
-    @property
-    def result(self):
-        return len(self.refreshed)
+    def time(self):
+        return asyncio.get_running_loop().time() - START
 
     async def poll(self):
-        self.starts.append(asyncio.get_running_loop().time() - START)
+        self.starts.append(self.time())
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         await asyncio.sleep(self.seconds)
         if outcome:
@@ -43,7 +42,8 @@ class Setup:
         return {"user_sessions": 7}
 
     async def refresh(self, *, polled):
-        self.refreshed.append(polled)
+        self.result += 1
+        self.expired += [] if polled else [self.time()]
         if self.refresh_error:
             raise self.refresh_error
         return self.changes
@@ -63,43 +63,38 @@ class Setup:
         return self.metrics.registry.get_sample_value(f"thousandeyes_{name}", labels)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "starts", "skipped"),
-    [(0, [0, 60, 120, 180], 0), (59, [0, 60, 120, 180], 0), (100, [0, 120], 2), (999, [0], 3)],
-)
+# seconds of a poll and of a suspend; when polls start, data expires, and the next poll starts
+POLLS = [
+    (0, 0, [0, 60, 120, 180], [], 240),
+    (59, 0, [0, 60, 120, 180], [], 240),
+    (100, 0, [0, 120], [60, 180], 240),
+    (999, 0, [0], [60, 120, 180], 240),
+    (0, 600, [0, 60, 95, 155, 215], [95], 275),
+    (0, 30, [0, 60, 95, 150, 210], [], 270),
+    (0, 20, [0, 60, 100, 160, 220], [], 280),
+]
+
+
+@pytest.mark.parametrize(("seconds", "suspended", "starts", "expired", "following"), POLLS)
 @fake_time
-async def test_polls_start_at_every_interval_and_never_overlap(seconds, starts, skipped):
+async def test_polls_never_overlap_or_catch_up(seconds, suspended, starts, expired, following):
     setup = Setup(None, seconds=seconds)
-    logs = await setup.run(239)
-    assert setup.starts == starts
-    assert setup.value("exporter_polls_skipped_total") == skipped
-    assert [log["event"] for log in logs].count("poll_skipped") == skipped
-    assert setup.poller.last_tick == START + 235  # ticks show that the loop runs
-    assert setup.poller.next_poll == START + 240
-    assert setup.refreshed.count(False) == skipped  # sessions expire during a long poll
-    assert setup.published == [("7", "sessions", n + 1) for n in range(len(setup.refreshed))]
-
-
-SUSPENDS = [(600, [0, 60, 95, 155], 1), (30, [0, 60, 95, 150], 0), (20, [0, 60, 100, 160], 0)]
-
-
-@pytest.mark.parametrize(("suspended", "starts", "expired"), SUSPENDS)
-@fake_time
-async def test_after_a_suspend_missed_polls_are_not_made_up_for(suspended, starts, expired):
-    setup = Setup(None)
     asyncio.get_running_loop().call_later(92, setattr, setup, "suspended", suspended)
-    await setup.run(200)
-    assert setup.starts == starts
-    assert setup.refreshed == [True, True, *[False] * expired, True, True]
-    assert setup.value("exporter_polls_skipped_total") == 0
+    logs = await setup.run(239)
+    assert (setup.starts, setup.expired) == (starts, expired)
+    assert setup.poller.last_tick >= START + 235  # ticks show that the loop runs
+    assert setup.poller.next_poll == START + following
+    assert setup.published == [("7", "sessions", n + 1) for n in range(setup.result)]
+    skipped = 0 if suspended else len(expired)
+    assert [log["event"] for log in logs].count("poll_skipped") == skipped
+    assert setup.value("exporter_polls_skipped_total") == skipped
 
 
 @fake_time
 async def test_old_data_expires_every_minute_between_polls_and_only_changes_are_published():
     setup = Setup(None, interval=300.0)
     await setup.run(330)
-    refreshes = [True, *[False] * 4, True]  # at 60, 120, 180 and 240 s
-    assert (setup.starts, setup.refreshed) == ([0, 300], refreshes)
+    assert (setup.starts, setup.expired) == ([0, 300], [60, 120, 180, 240])
     published, setup.changes = list(setup.published), False
     await setup.poller.poll()
     assert setup.published == published
@@ -134,7 +129,7 @@ async def test_a_crash_is_an_internal_failure_and_polling_continues():
     logs = await setup.run(130)
     events = ["poll", "poll_crashed", "poll_failed", "poll", "poll_recovered"]
     assert [log["event"] for log in logs] == events
-    assert setup.refreshed == [True, False, True]
+    assert setup.expired == [60]
     setup.refresh_error = ValueError("y")
     await setup.poller.poll()
     assert setup.value("exporter_poll_failures_total", reason="internal") == 2

@@ -14,9 +14,7 @@ from exporter.clock import ApiClock
 from exporter.metrics.self_metrics import OrganizationLimits
 from exporter.thousandeyes.rate_limit import WINDOW_SECONDS, RateLimiter
 
-LIMIT, REMAINING, RESET = (
-    f"X-Organization-Rate-Limit-{name}" for name in ("Limit", "Remaining", "Reset")
-)
+NAMES = [f"X-Organization-Rate-Limit-{name}" for name in ("Limit", "Remaining", "Reset")]
 
 
 def limiter(requests_per_minute: int = 120) -> RateLimiter:
@@ -123,24 +121,20 @@ async def test_waiting_extends_the_deadline(limit, end):
 
 @fake_time
 async def test_an_expired_deadline_cannot_be_extended():
-    shared = limiter(1)
+    shared, deadline = limiter(1), asyncio.timeout(0)
     with suppress(TimeoutError):
-        async with asyncio.timeout(0) as deadline:
+        async with deadline:
             await asyncio.sleep(1)
-    await shared.acquire(deadline)
-    await shared.acquire(deadline)
+    for _ in range(2):
+        await shared.acquire(deadline)
     assert shared.sent_last_minute() == 1
 
 
 @fake_time
 async def test_limits_are_those_of_the_last_response_with_valid_headers():
     shared = limiter()
-    for limit, remaining, reset in (
-        ("1", "2", "3"),
-        ("", "0.0", "1e999"),
-        ("garbage", "-1", "NaN"),
-    ):
-        shared.observe(200, {LIMIT: limit, REMAINING: remaining, RESET: reset})
+    for values in (("1", "2", "3"), ("", "0.0", "1e999"), ("garbage", "-1", "NaN")):
+        shared.observe(200, dict(zip(NAMES, values, strict=True)))
     assert shared.limits == OrganizationLimits(remaining=0)
 
 
@@ -160,8 +154,8 @@ PAUSES = [
 @pytest.mark.parametrize(("status", "values", "wait"), PAUSES)
 @fake_time
 async def test_pauses_after_a_429_and_when_a_tenth_of_the_limit_remains(status, values, wait):
-    shared, names = limiter(), ("Retry-After", LIMIT, REMAINING, RESET)
-    shared.observe(status, dict(zip(names, map(str, values), strict=True)))
+    shared = limiter()
+    shared.observe(status, dict(zip(["Retry-After", *NAMES], map(str, values), strict=True)))
     assert shared.paused_for() == pytest.approx(wait)
     assert await wait_time(shared) == pytest.approx(wait)
     assert shared.paused_for() == 0
