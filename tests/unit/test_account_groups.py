@@ -18,8 +18,7 @@ from exporter.thousandeyes.api import Api
 OWN, OTHER = AccountGroup("1", "Sales", current=True), AccountGroup("2", "Logistics")
 UNKNOWN, RENAMED = AccountGroup(""), AccountGroup("1", "Europe", current=True)
 FORBIDDEN, NOT_FOUND = PollError("forbidden", "no permission"), PollError("not_found", "404")
-MAINTENANCE = PollError("maintenance", "maintenance")
-SLOW = None
+MAINTENANCE, SLOW = PollError("maintenance", "maintenance"), None
 
 
 class FakeApi(Api):

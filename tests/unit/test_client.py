@@ -8,7 +8,7 @@ import resource
 import socket
 import threading
 import traceback
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain, repeat
@@ -40,9 +40,8 @@ from exporter.thousandeyes.schema import Request
 TOKEN = "canary-9hT2xVq"
 BEARER, BASIC = authorization_header(TOKEN), authorization_header(TOKEN, "me@example.com")
 SECRETS = (TOKEN, BASIC.removeprefix("Basic "), "proxypass", b64encode(b"user:proxypass").decode())
-PATH = "/v7/endpoint/agents"
+PATH, LIMIT = "/v7/endpoint/agents", "X-Organization-Rate-Limit-Limit"
 POST = Request(PATH, body={})
-LIMIT = "X-Organization-Rate-Limit-Limit"
 
 
 async def reply(request, *, body=b"{}", status=200, headers=None, delay=0.0):
@@ -117,8 +116,7 @@ async def test_sends_requests_with_the_token_of_the_moment_and_learns_time_and_l
         assert get.headers["Accept"].startswith("application/json")
         assert (post.method, post.raw_path) == ("POST", "/v7/filter")
         assert await post.json() == {"a": ["b"]}
-        expected = b64encode(f"me@example.com:{TOKEN}".encode()).decode()
-        assert post.headers["Authorization"] == f"Basic {expected}"
+        assert b64decode(post.headers["Authorization"][6:]).decode() == f"me@example.com:{TOKEN}"
 
 
 STATUSES = {
@@ -175,7 +173,6 @@ FAILURES = [  # script of a server at HOST, URL, proxy; reason, part of the mess
     (reply, "https://api.example", "https://HOST", "tls", "", False),
     (reply, "http://127.0.0.1:1", None, "connect", "refused", True),
     (reply, "http://api.example", None, "dns", "", True),
-    (reply, "http://api.example", f"{PROXY}127.0.0.1:1", "proxy", "refused", True),
     (reply, "https://api.example", f"{PROXY}127.0.0.1:1", "proxy", "refused", True),
     (partial(reply, status=407), "https://api.example", f"{PROXY}HOST", "proxy", "407", True),
 ]

@@ -7,8 +7,7 @@ import pytest
 
 from exporter.clock import ApiClock, Clock
 
-DATE = "Wed, 18 Nov 2026 14:32:30"
-TIMESTAMP = 1_795_012_350.0
+DATE, TIMESTAMP = "Wed, 18 Nov 2026 14:32:30", 1_795_012_350.0
 
 
 @pytest.mark.parametrize(

@@ -176,5 +176,4 @@ async def test_after_a_pause_one_request_probes_until_the_api_accepts_requests()
     await asyncio.gather(*(client() for _ in range(20)))
     assert all(later - earlier > 59.9 for earlier, later in pairwise(sent[:5]))
     assert 300 <= sent[4] < sent[5] - 0.99
-    assert len(sent) == 20
     assert [await wait_time(shared) for _ in range(3)] == [0, 0, 0]
