@@ -64,7 +64,7 @@ def value(exporter, name, aid, **labels):
         ("", [[OTHER, OWN]], [OWN], None, []),
         ("", [[OTHER]], [UNKNOWN], None, []),
         ("", [FORBIDDEN], [UNKNOWN], None, ["warning"]),
-        ("", [FORBIDDEN, [OWN]], [OWN], None, ["warning"]),
+        ("", [FORBIDDEN, FORBIDDEN, [OWN]], [OWN], None, ["warning"]),
         ("", [[OWN], FORBIDDEN], [OWN], "forbidden", ["error"] * 2),
         ("", [[OWN], MAINTENANCE, [OTHER]], [OWN], None, ["error", "info"]),
         ("", [SLOW], [], "deadline", ["error"] * 3),
