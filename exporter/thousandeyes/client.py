@@ -182,8 +182,7 @@ class Client:
             await self.rate_limiter.acquire(deadline, request.priority)
             start = self._monotonic()
             try:
-                body, encoding = await self._send(request)
-                return await asyncio.to_thread(decompress, body, encoding)
+                return await self._send(request)
             except PollError as error:
                 backoff = random.uniform(0, MAX_BACKOFF_SECONDS)  # noqa: S311
                 pause = self.rate_limiter.paused_for() + backoff
@@ -200,7 +199,7 @@ class Client:
                 self._metrics.api_retries.labels(error.reason).inc()
             await asyncio.sleep(pause)
 
-    async def _send(self, request: Request) -> tuple[bytes, str]:
+    async def _send(self, request: Request) -> bytes:
         """Send a request once, unless its token was rejected recently."""
         authorization = await self._read_authorization()
         if authorization == self._rejected:
@@ -221,8 +220,8 @@ class Client:
         except TimeoutError:
             raise PollError("auth", f"no token was read within {self._timeout:.0f} s") from None
 
-    async def _exchange(self, request: Request, authorization: str) -> tuple[bytes, str]:
-        """Return the body of the response and its encoding."""
+    async def _exchange(self, request: Request, authorization: str) -> bytes:
+        """Return the decompressed body of the response."""
         start, code = self._monotonic(), "error"
         aid = {"aid": request.aid} if request.aid else {}
         try:
@@ -252,8 +251,8 @@ class Client:
         raise failure  # not in the handler: the cause contains the request and so the token
 
 
-async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str]:
-    """Return the body and its encoding."""
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Return the decompressed body."""
     kind = response.content_type  # may contain anything, so it is not logged
     if "json" not in kind:
         shown = "HTML" if "html" in kind else "another content type"
@@ -265,11 +264,12 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str]:
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise _too_large()
-    return bytes(body), response.headers.get("Content-Encoding", "").strip().lower()
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    return await asyncio.to_thread(decompress, bytes(body), encoding)
 
 
 def decompress(body: bytes, encoding: str) -> bytes:
-    """Decompress a body with the given `Content-Encoding`; takes long enough to need a thread.
+    """Decompress a body with the given `Content-Encoding`.
 
     Raises:
         PollError: `decompress` if it is not valid gzip, `too_large` if it is too large.
