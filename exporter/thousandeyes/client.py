@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import aiohttp
+import stamina
 from isal import igzip
 from isal.igzip_lib import IsalError
 from yarl import URL
@@ -56,6 +57,8 @@ MAX_RETRIED_SECONDS = 20.0
 """A request that took longer is left to the next poll, so that polls stay on schedule."""
 RETRY_RATIO, MAX_SAVED_RETRIES = 0.1, 10.0
 """Each request earns a tenth of a retry: an outage must not multiply requests."""
+
+stamina.instrumentation.set_on_retry_hooks([])  # retries are counted in SelfMetrics
 
 
 def authorization_header(token: str, email: str = "") -> str:
@@ -176,28 +179,32 @@ class Client:
             PollError: That of the last attempt. There is none after the deadline of the poll.
         """
         self._saved_retries = min(self._saved_retries + RETRY_RATIO, MAX_SAVED_RETRIES)
-        attempt = 0
-        while True:
-            attempt += 1
-            await self.rate_limiter.acquire(deadline, request.priority)
-            start = self._monotonic()
-            try:
-                return await self._send(request)
-            except PollError as error:
-                backoff = random.uniform(0, MAX_BACKOFF_SECONDS)  # noqa: S311
-                pause = self.rate_limiter.paused_for() + backoff
-                duration = self._monotonic() - start  # the next attempt may take as long
-                end = asyncio.get_running_loop().time() + pause + duration
-                if (
-                    attempt >= RETRIED_REASONS.get(error.reason, 0)
-                    or duration > MAX_RETRIED_SECONDS
-                    or end >= (deadline.when() or math.inf)
-                    or self._saved_retries < 1
-                ):
-                    raise
-                self._saved_retries -= 1
-                self._metrics.api_retries.labels(error.reason).inc()
-            await asyncio.sleep(pause)
+        attempts, start = 0, 0.0
+
+        def backoff(error: Exception) -> bool | float:
+            """Return after how many seconds to try again, or `False`."""
+            if not isinstance(error, PollError):
+                return False
+            pause = self.rate_limiter.paused_for() + random.uniform(0, MAX_BACKOFF_SECONDS)  # noqa: S311
+            duration = self._monotonic() - start  # the next attempt may take as long
+            end = asyncio.get_running_loop().time() + pause + duration
+            if (
+                attempts >= RETRIED_REASONS.get(error.reason, 0)
+                or duration > MAX_RETRIED_SECONDS
+                or end >= (deadline.when() or math.inf)
+                or self._saved_retries < 1
+            ):
+                return False
+            self._saved_retries -= 1
+            self._metrics.api_retries.labels(error.reason).inc()
+            return pause
+
+        async for attempt in stamina.retry_context(backoff, attempts=None, timeout=None):
+            with attempt:
+                await self.rate_limiter.acquire(deadline, request.priority)
+                attempts, start = attempt.num, self._monotonic()
+                body = await self._send(request)
+        return body
 
     async def _send(self, request: Request) -> bytes:
         """Send a request once, unless its token was rejected recently."""

@@ -249,7 +249,7 @@ async def test_a_token_that_cannot_be_read_in_time_blocks_one_thread_and_nothing
         readable.wait(60)
         return BEARER
 
-    async with connected(authorization=stuck, timeout=0.1) as c:
+    async with connected(authorization=stuck, timeout=0.3) as c:
         assert [(await c.failure()).reason for _ in range(3)] == ["auth"] * 3
         assert (len(reads), c.requests) == (1, [])
         readable.set()
