@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -20,10 +20,10 @@ from exporter.app import Exporter
 from exporter.clock import Clock
 from exporter.metrics.exposition import Format
 from exporter.poller import Poller
-from exporter.settings import Loaded, format_duration
+from exporter.settings import Loaded, Settings, format_duration
 from exporter.sources.agents import AgentsSource
 from exporter.sources.round_source import RoundSource
-from exporter.sources.rows import Batch, Key
+from exporter.sources.rows import Batch
 from exporter.sources.session_filter import normalize_host
 from exporter.sources.sessions import SERIES, SessionsSource
 from exporter.web.app import ExpositionCache
@@ -90,8 +90,23 @@ class RecordedSessions(SessionsSource):
         return self.accepted
 
 
-async def check(loaded: Loaded, progress: Callable[[str], None] = lambda _: None) -> Report:
-    """Poll every account group once and report; `progress` is told what is being queried.
+async def run_check(loaded: Loaded) -> bool:
+    """Check, and print the report on standard output; return whether the exporter can serve.
+
+    Raises:
+        SettingsError: A file that the settings name is invalid.
+    """
+    with Console(stderr=True).status("Querying the API"):  # only on a terminal
+        report = await check(loaded)
+    if loaded.options["output"] == "json":
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    else:
+        _print_report(report, all_settings=loaded.options["all"])
+    return report.verdict in ("good", "warnings")
+
+
+async def check(loaded: Loaded) -> Report:
+    """Poll every account group once and report.
 
     Raises:
         SettingsError: A file that the settings name is invalid; nothing was queried.
@@ -102,227 +117,77 @@ async def check(loaded: Loaded, progress: Callable[[str], None] = lambda _: None
     (_, config), *others = exporter.sources
     exporter.sources = [(RecordedSessions, config), *others]
     try:
-        await exporter.manager.update()
-        for aid, group in exporter.manager.groups.items():
-            progress(f"Querying account group {aid}")
-            for poller in group.pollers:
-                await poller.poll()
-        await exporter.publisher.publish()
-        return _Reporter(loaded, exporter).report()
+        await exporter.poll_all()
+        return _report(loaded, exporter)
     finally:
         await exporter.close()
 
 
-class _Reporter:
-    """Makes the report of an exporter that has polled once; each section adds its findings."""
+def _report(loaded: Loaded, exporter: Exporter) -> Report:
+    """Return the report of an exporter that has polled once."""
+    keys = ("name", "value", "source")
+    settings = [dict(zip(keys, each, strict=True)) for each in loaded.shown()]
+    polled = list(exporter.manager.groups.values())
+    api, groups = _api(exporter), list(map(_group, polled))
+    series, requests = _series(exporter), _requests(exporter)
+    findings = list(_findings(loaded, exporter, api, series, requests))
+    for group, section in zip(polled, groups, strict=True):
+        findings += _group_findings(loaded.settings, group, section, api["account_groups"])
+    findings.sort(key=lambda each: [*STYLES].index(each.severity))
+    verdict = "good"
+    if not groups or any(group["failure"] for group in groups):
+        verdict = "failed"
+    elif not any(group["joined"] + group["user_only"] for group in groups):
+        verdict = "nothing"
+    elif requests["per_minute"]["sessions"] > requests["limit_per_minute"]:
+        verdict = "too_much"
+    elif any(each.severity == "warning" for each in findings):
+        verdict = "warnings"
+    return Report(__version__, settings, api, groups, series, requests, findings, verdict)
 
-    def __init__(self, loaded: Loaded, exporter: Exporter) -> None:
-        self._loaded, self._settings = loaded, loaded.settings
-        self._exporter = exporter
-        self._visible = [group.aid for group in exporter.manager.listed]
-        self._findings: list[Finding] = []
 
-    def report(self) -> Report:
-        """Return the report."""
-        for warning in self._loaded.warnings:
-            what, _, advice = warning.partition("; ")
-            self._find("warning", "settings", what, advice)
-        keys = ("name", "value", "source")
-        settings = [dict(zip(keys, each, strict=True)) for each in self._loaded.shown()]
-        api = self._api_section()
-        groups = [self._group_section(each) for each in self._exporter.manager.groups.values()]
-        series, requests = self._series_section(), self._requests_section()
-        self._findings.sort(key=lambda each: [*STYLES].index(each.severity))
-        verdict = "good"
-        if not groups or any(group["failure"] for group in groups):
-            verdict = "failed"
-        elif not any(group["joined"] + group["user_only"] for group in groups):
-            verdict = "nothing"
-        elif requests["per_minute"]["sessions"] > requests["limit_per_minute"]:
-            verdict = "too_much"
-        elif any(each.severity == "warning" for each in self._findings):
-            verdict = "warnings"
-        return Report(__version__, settings, api, groups, series, requests, self._findings, verdict)
+def _api(exporter: Exporter) -> Section:
+    api, clock = exporter.settings.api, exporter.client.api_clock
+    return {
+        "url": api.url,
+        "version": api.version,
+        "failure": str(exporter.manager.failure or ""),
+        "account_groups": [group.aid for group in exporter.manager.listed],
+        "clock_skew_seconds": clock.clock.wall() - clock.now() if clock.synchronized else None,
+    }
 
-    def _find(self, severity: str, about: str, what: str, advice: str) -> None:
-        self._findings.append(Finding(severity, about, what, advice))
 
-    def _api_section(self) -> Section:
-        api, clock = self._settings.api, self._exporter.client.api_clock
-        if failure := self._exporter.manager.failure:
-            self._find("error", "API", str(failure), failure.hint)
-        skew = clock.clock.wall() - clock.now() if clock.synchronized else None
-        if skew and abs(skew) > MAX_CLOCK_SKEW_SECONDS:
-            what = f"the local clock differs from the API's clock by {skew:+.0f} s"
-            self._find("warning", "API", what, "synchronize it: alerts use the local clock")
-        return {
-            "url": api.url,
-            "version": api.version,
-            "failure": str(failure or ""),
-            "account_groups": self._visible,
-            "clock_skew_seconds": skew,
-        }
-
-    def _group_section(self, polled: PolledGroup) -> Section:
-        aid = polled.group.aid
-        sessions, agents = polled.pollers[:2]
-        about = f"account group {aid}" if aid else "the token's own account group"
-        source = cast("RecordedSessions", sessions.source)
-        read = source.read.listings
-        keys = [user.key for user in read[0]]
-        rejected = Counter(source.accepted.rejected)
-        filtered = rejected.pop("filtered", 0)
-        users = [user for user, _ in source.result.rows]
-        delays = [user.commit_delay for user in users if user.commit_delay >= 0]
-        median, p95 = np.quantile(delays, [0.5, 0.95]).tolist() if delays else (None, None)
-        newest = max((user.round for user in users), default=None)
-        section: Section = {
-            "aid": aid,
-            "name": polled.group.name,
-            "failure": str(sessions.failure or ""),
-            "permissions": dict(_permissions([site for _, site, _ in keys], sessions, agents)),
-            **{
-                each.source.name: None if each.failure else each.source.result.records
-                for each in polled.pollers[1:]
-            },
-            "user_sessions": len(read[0]),
-            "network_sessions": len(read[1]),
-            "rejected": rejected,
-            "filtered": filtered,
-            "joined": 0,
-            "user_only": 0,
-            "network_only": 0,
-            **source.result.counts,
-            "newest_round": newest and datetime.fromtimestamp(newest, UTC),
-            "commit_delay_median_seconds": median,
-            "commit_delay_p95_seconds": p95,
-        }
-        if failure := sessions.failure:
-            advice = failure.hint
-            if aid and self._visible and aid not in self._visible:
-                visible = _format(self._visible)
-                advice = f"correct api.account_groups: the token has access to {visible}"
-            self._find("error", about, str(failure), advice)
-        elif not users and (filtered or not rejected):
-            self._find("warning", about, *self._why_no_data(section, keys))
-        elif users and section["joined"] < MIN_JOIN_RATIO * len(users):
-            share = _percent(section["joined"], len(users))
-            what = f"only {share} of user sessions have a network session"
-            advice = f"check the agents' monitoring settings and the permission {VIEW_DATA!r}"
-            self._find("warning", about, what, advice)
-        for poller in polled.pollers[2:]:  # that of agents is a missing permission
-            if failure := poller.failure:
-                what = f"{poller.source.name}: {failure}"
-                self._find("warning", about, what, failure.hint)
-        for permission, state in section["permissions"].items():
-            if state == "missing":
-                advice = "grant it to the role of the token's user"
-                self._find("warning", about, f"missing permission: {permission}", advice)
-        if rejected:
-            total, lost = sum(map(len, read)) + source.read.rejected.total(), rejected.total()
-            severity = "warning" if lost > MAX_REJECTED_RATIO * total else "note"
-            reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
-            what = f"{lost:,} of {total:,} records were rejected: {reasons}"
-            advice = "check api.version; if it is correct, please report it with these reasons"
-            self._find(severity, about, what, advice)
-        if p95 and p95 > self._settings.poll.overlap:
-            what = f"5 % of sessions are committed later than poll.overlap: {p95:.0f} s"
-            advice = f"set poll.overlap to {format_duration(math.ceil(p95 / 60) * 60)} or more"
-            self._find("warning", about, what, advice)
-        return section
-
-    def _why_no_data(self, section: Section, keys: Sequence[Key]) -> tuple[str, str]:
-        """Return why none of the user sessions with these keys is published, and what to do."""
-        if section["filtered"]:
-            values = (Counter(map(normalize_host, each)) for each in zip(*keys, strict=True))
-            frequent = [
-                f"{label}s such as {_format([value for value, _ in counter.most_common(3)])}"
-                for label, counter in zip(SERIES.labels, values, strict=True)
-            ]
-            what = f"the filters dropped all {section['filtered']:,} sessions"
-            return what, f"patterns must match the whole value; there are {'; '.join(frequent)}"
-        if search := self._settings.filter.search:
-            what = f"the API has no session for filter.search ({', '.join(search)})"
-            return what, "correct filter.search"
-        if section["agents"] == 0:
-            what, advice = "the account group has no agents", "enroll agents"
-        else:
-            lookback = format_duration(self._settings.poll.lookback)
-            what = f"no session within poll.lookback ({lookback})"
-            advice = "check Endpoint Agents > Views; outside working hours, raise poll.lookback"
-        if others := [aid for aid in self._visible if aid != section["aid"]]:
-            advice += f", or set api.account_groups: the token has access to {_format(others)}"
-        return what, advice
-
-    def _series_section(self) -> Section:
-        publication, limit = self._exporter.publisher.current, self._settings.metrics.max_series
-        published, folded = publication.series, publication.dropped
-        families, sites = Counter[str](), Counter[str]()
-        for group in publication.groups:
-            for table in (table for each in group.sources.values() for table in each.tables):
-                for family, column in table.columns.items():
-                    families[family] += int(np.count_nonzero(~np.isnan(column)))
-            for table in group.sessions.tables:
-                for (_, site, _), samples in zip(table.keys, table.samples.tolist(), strict=True):
-                    sites[site] += samples
-        detail = sum(families[family.short_name] for family in SERIES.families if family.detail)
-        advice = "raise metrics.max_series, or use metrics.families, site groups or filters"
-        if folded:
-            what = f"{folded:,} series above metrics.max_series are in __other__ or dropped"
-            self._find("warning", "series", what, advice)
-        elif published >= NEAR_LIMIT_RATIO * limit:
-            what = f"{_percent(published, limit)} of metrics.max_series are used"
-            self._find("warning", "series", what, advice)
-        if detail:
-            share = _percent(detail, published)
-            what = f"metrics.families: standard saves {detail:,} series ({share})"
-            self._find("note", "series", what, "dashboards and alerts do not need them")
-        body = ExpositionCache(self._exporter, self._exporter.clock).body(Format.TEXT)
-        text = b"".join(body.chunks(gzip=False))
-        return {
-            "published": published,
-            "limit": limit,
-            "folded": folded,
-            "with_standard_families": published - detail,
-            "by_family": dict((+families).most_common()),
-            "by_site": dict(sites.most_common()),
-            "scrape_samples": sum(not line.startswith(b"#") for line in text.splitlines()),
-            "scrape_text_bytes": len(text),
-            "scrape_gzip_bytes": body.size(gzip=True),
-        }
-
-    def _requests_section(self) -> Section:
-        """Estimate the steady state: later polls read the overlap, and a page of each listing."""
-        (family,) = self._exporter.metrics.api_requests.collect()
-        complete = [each for each in family.samples if each.labels["code"] == "200"]
-        pages = {each.labels["route"]: each.value for each in complete}
-        demand = {"account_groups": 60 / self._settings.agents.interval}
-        for source, config in self._exporter.sources:
-            listings = source.listings[self._settings.api.version]
-            read = sum(pages[each.path] for each in listings)
-            if issubclass(source, RoundSource):
-                later = config.overlap + config.interval + source.round_seconds
-                least = len(listings) * len(self._exporter.manager.groups)
-                read = max(least, math.ceil(read * min(1.0, later / config.lookback)))
-            demand[source.name] = 60 * read / config.interval
-        total = sum(demand.values())
-        organization = self._exporter.client.rate_limiter.limits.limit
-        limit = min(
-            self._settings.api.requests_per_minute, organization or DEFAULT_ORGANIZATION_LIMIT
-        )
-        if total >= NEAR_LIMIT_RATIO * limit:
-            what = f"{total:.0f} requests a minute, limit {limit:.0f}"
-            if demand["sessions"] < NEAR_LIMIT_RATIO * limit:
-                what += "; agents and local networks are polled less often, sessions are not"
-            advice = "raise api.requests_per_minute or the intervals, shorten poll.overlap, "
-            advice += "restrict local_networks.types, or request less with filter.search"
-            self._find("warning", "requests", what, advice)
-        return {
-            "per_minute": demand,
-            "total_per_minute": total,
-            "limit_per_minute": limit,
-            "organization_limit_per_minute": organization,
-        }
+def _group(polled: PolledGroup) -> Section:
+    sessions, agents, *_ = polled.pollers
+    source = cast("RecordedSessions", sessions.source)
+    users, networks = source.read.listings
+    rejected = Counter(source.accepted.rejected)
+    filtered = rejected.pop("filtered", 0)
+    joined = [user for user, _ in source.result.rows]
+    delays = [user.commit_delay for user in joined if user.commit_delay >= 0]
+    median, p95 = np.quantile(delays, [0.5, 0.95]).tolist() if delays else (None, None)
+    newest = max((user.round for user in joined), default=None)
+    return {
+        "aid": polled.group.aid,
+        "name": polled.group.name,
+        "failure": str(sessions.failure or ""),
+        "permissions": dict(_permissions([user.key[1] for user in users], sessions, agents)),
+        **{
+            each.source.name: None if each.failure else each.source.result.records
+            for each in polled.pollers[1:]
+        },
+        "user_sessions": len(users),
+        "network_sessions": len(networks),
+        "rejected": rejected,
+        "filtered": filtered,
+        "joined": 0,
+        "user_only": 0,
+        "network_only": 0,
+        **source.result.counts,
+        "newest_round": newest and datetime.fromtimestamp(newest, UTC),
+        "commit_delay_median_seconds": median,
+        "commit_delay_p95_seconds": p95,
+    }
 
 
 def _permissions(
@@ -339,12 +204,169 @@ def _permissions(
         yield permission, "unknown" if not found else "missing" if masked else "granted"
 
 
+def _series(exporter: Exporter) -> Section:
+    publication = exporter.publisher.current
+    families, sites = Counter[str](), Counter[str]()
+    for group in publication.groups:
+        for table in (table for each in group.sources.values() for table in each.tables):
+            for family, column in table.columns.items():
+                families[family] += int(np.count_nonzero(~np.isnan(column)))
+        for table in group.sessions.tables:
+            for (_, site, _), samples in zip(table.keys, table.samples.tolist(), strict=True):
+                sites[site] += samples
+    detail = sum(families[family.short_name] for family in SERIES.families if family.detail)
+    body = ExpositionCache(exporter, exporter.clock).body(Format.TEXT)
+    text = b"".join(body.chunks(gzip=False))
+    return {
+        "published": publication.series,
+        "limit": exporter.settings.metrics.max_series,
+        "folded": publication.dropped,
+        "with_standard_families": publication.series - detail,
+        "by_family": dict((+families).most_common()),
+        "by_site": dict(sites.most_common()),
+        "scrape_samples": sum(not line.startswith(b"#") for line in text.splitlines()),
+        "scrape_text_bytes": len(text),
+        "scrape_gzip_bytes": body.size(gzip=True),
+    }
+
+
+def _requests(exporter: Exporter) -> Section:
+    """Estimate the steady state: later polls read the overlap, and a page of each listing."""
+    settings = exporter.settings
+    (family,) = exporter.metrics.api_requests.collect()
+    complete = [each for each in family.samples if each.labels["code"] == "200"]
+    pages = {each.labels["route"]: each.value for each in complete}
+    demand = {"account_groups": 60 / settings.agents.interval}
+    for source, config in exporter.sources:
+        listings = source.listings[settings.api.version]
+        read = sum(pages[each.path] for each in listings)
+        if issubclass(source, RoundSource):
+            later = config.overlap + config.interval + source.round_seconds
+            least = len(listings) * len(exporter.manager.groups)
+            read = max(least, math.ceil(read * min(1.0, later / config.lookback)))
+        demand[source.name] = 60 * read / config.interval
+    organization = exporter.client.rate_limiter.limits.limit
+    limit = min(settings.api.requests_per_minute, organization or DEFAULT_ORGANIZATION_LIMIT)
+    return {
+        "per_minute": demand,
+        "total_per_minute": sum(demand.values()),
+        "limit_per_minute": limit,
+        "organization_limit_per_minute": organization,
+    }
+
+
+def _findings(
+    loaded: Loaded, exporter: Exporter, api: Section, series: Section, requests: Section
+) -> Iterator[Finding]:
+    """Yield what concerns all account groups."""
+    for warning in loaded.warnings:
+        what, _, advice = warning.partition("; ")
+        yield Finding("warning", "settings", what, advice)
+    if failure := exporter.manager.failure:
+        yield Finding("error", "API", str(failure), failure.hint)
+    skew = api["clock_skew_seconds"]
+    if skew and abs(skew) > MAX_CLOCK_SKEW_SECONDS:
+        what = f"the local clock differs from the API's clock by {skew:+.0f} s"
+        yield Finding("warning", "API", what, "synchronize it: alerts use the local clock")
+
+    published, folded, most = series["published"], series["folded"], series["limit"]
+    advice = "raise metrics.max_series, or use metrics.families, site groups or filters"
+    if folded:
+        what = f"{folded:,} series above metrics.max_series are in __other__ or dropped"
+        yield Finding("warning", "series", what, advice)
+    elif published >= NEAR_LIMIT_RATIO * most:
+        what = f"{_percent(published, most)} of metrics.max_series are used"
+        yield Finding("warning", "series", what, advice)
+    if detail := published - series["with_standard_families"]:
+        share = _percent(detail, published)
+        what = f"metrics.families: standard saves {detail:,} series ({share})"
+        yield Finding("note", "series", what, "dashboards and alerts do not need them")
+
+    total, limit = requests["total_per_minute"], requests["limit_per_minute"]
+    if total >= NEAR_LIMIT_RATIO * limit:
+        what = f"{total:.0f} requests a minute, limit {limit:.0f}"
+        if requests["per_minute"]["sessions"] < NEAR_LIMIT_RATIO * limit:
+            what += "; agents and local networks are polled less often, sessions are not"
+        advice = "raise api.requests_per_minute or the intervals, shorten poll.overlap, "
+        advice += "restrict local_networks.types, or request less with filter.search"
+        yield Finding("warning", "requests", what, advice)
+
+
+def _group_findings(
+    settings: Settings, polled: PolledGroup, section: Section, visible: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield what concerns an account group; `visible` are those that the token has access to."""
+    sessions, _, *others = polled.pollers
+    aid, rejected = polled.group.aid, section["rejected"]
+    read = cast("RecordedSessions", sessions.source).read
+    about = f"account group {aid}" if aid else "the token's own account group"
+    users = section["joined"] + section["user_only"]
+    if failure := sessions.failure:
+        advice = failure.hint
+        if aid and visible and aid not in visible:
+            advice = f"correct api.account_groups: the token has access to {_format(visible)}"
+        yield Finding("error", about, str(failure), advice)
+    elif not users and (section["filtered"] or not rejected):
+        yield Finding("warning", about, *_why_no_data(settings, section, read, visible))
+    elif section["joined"] < MIN_JOIN_RATIO * users:
+        share = _percent(section["joined"], users)
+        what = f"only {share} of user sessions have a network session"
+        advice = f"check the agents' monitoring settings and the permission {VIEW_DATA!r}"
+        yield Finding("warning", about, what, advice)
+    for poller in others:  # that of agents is a missing permission
+        if failure := poller.failure:
+            what = f"{poller.source.name}: {failure}"
+            yield Finding("warning", about, what, failure.hint)
+    for permission, state in section["permissions"].items():
+        if state == "missing":
+            advice = "grant it to the role of the token's user"
+            yield Finding("warning", about, f"missing permission: {permission}", advice)
+    if rejected:
+        total, lost = sum(map(len, read.listings)) + read.rejected.total(), rejected.total()
+        severity = "warning" if lost > MAX_REJECTED_RATIO * total else "note"
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
+        what = f"{lost:,} of {total:,} records were rejected: {reasons}"
+        advice = "check api.version; if it is correct, please report it with these reasons"
+        yield Finding(severity, about, what, advice)
+    p95 = section["commit_delay_p95_seconds"]
+    if p95 and p95 > settings.poll.overlap:
+        what = f"5 % of sessions are committed later than poll.overlap: {p95:.0f} s"
+        advice = f"set poll.overlap to {format_duration(math.ceil(p95 / 60) * 60)} or more"
+        yield Finding("warning", about, what, advice)
+
+
+def _why_no_data(
+    settings: Settings, section: Section, read: Batch, visible: Sequence[str]
+) -> tuple[str, str]:
+    """Return why none of the user sessions that were read is published, and what to do."""
+    if section["filtered"]:
+        frequent = []
+        for index, label in enumerate(SERIES.labels):
+            values = Counter(normalize_host(user.key[index]) for user in read.listings[0])
+            texts = [text for text, _ in values.most_common(3)]
+            frequent.append(f"{label}s such as {_format(texts)}")
+        what = f"the filters dropped all {section['filtered']:,} sessions"
+        return what, f"patterns must match the whole value; there are {'; '.join(frequent)}"
+    if search := settings.filter.search:
+        what = f"the API has no session for filter.search ({', '.join(search)})"
+        return what, "correct filter.search"
+    if section["agents"] == 0:
+        what, advice = "the account group has no agents", "enroll agents"
+    else:
+        what = f"no session within poll.lookback ({format_duration(settings.poll.lookback)})"
+        advice = "check Endpoint Agents > Views; outside working hours, raise poll.lookback"
+    if others := [aid for aid in visible if aid != section["aid"]]:
+        advice += f", or set api.account_groups: the token has access to {_format(others)}"
+    return what, advice
+
+
 def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %"
 
 
-def print_report(report: Report, console: Console, *, all_settings: bool) -> None:
+def _print_report(report: Report, *, all_settings: bool) -> None:
     """Print the sections of a report as tables; findings and the verdict come last."""
+    console = Console(highlight=False, markup=False, emoji=False)
     settings = [each for each in report.settings if all_settings or each["source"] != "default"]
     rows = [(each["name"], each["value"] or "-", each["source"]) for each in settings]
     _print_table(console, "Settings", rows)
@@ -394,19 +416,3 @@ def _print_table(console: Console, title: str, rows: Iterable[Sequence[str]]) ->
     console.print(Text(title.strip(), "bold"))
     console.print(table)
     console.print()
-
-
-async def run_check(loaded: Loaded, *, json: bool, all_settings: bool) -> bool:
-    """Check, and print the report on standard output; return whether the exporter can serve.
-
-    Raises:
-        SettingsError: A file that the settings name is invalid.
-    """
-    with Console(stderr=True).status("Querying the API") as status:  # only on a terminal
-        report = await check(loaded, status.update)
-    if json:
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-    else:
-        console = Console(highlight=False, markup=False, emoji=False)
-        print_report(report, console, all_settings=all_settings)
-    return report.verdict in ("good", "warnings")

@@ -67,14 +67,13 @@ async def execute(loaded: Loaded) -> int:
     Raises:
         ExporterError: The command failed; the message is for the operator.
     """
-    settings, options = loaded.settings, loaded.options
+    settings = loaded.settings
     log.configure(settings.log.level, settings.log.format)
     sys.setswitchinterval(0.0005)  # seconds; computing a snapshot must not delay responses
     if loaded.command == "check":
         if settings.log.level != "debug":
             logging.disable()  # the report contains all problems
-        json, all_settings = bool(options["output"]), options["all"]
-        return DONE if await run_check(loaded, json=json, all_settings=all_settings) else FAILED
+        return DONE if await run_check(loaded) else FAILED
     for warning in loaded.warnings:
         structlog.get_logger().warning("settings", warning=warning)
     match loaded.command:
@@ -85,7 +84,7 @@ async def execute(loaded: Loaded) -> int:
                 _announce(f"Simulated API: {url} (token {settings.simulator.token})\n")
                 await asyncio.Event().wait()
         case "once":
-            await _once(settings, options["output"])
+            await _once(settings, loaded.options["output"])
         case _:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             await serve(settings, shown=loaded.shown())

@@ -6,24 +6,17 @@ import stat
 from pathlib import Path
 
 
-def read(path: Path, minimum: int = 1) -> bytes:
-    """Return the content of a regular file with a minimum number of bytes.
+def read(path: Path) -> bytes:
+    """Return the content of a regular file.
 
     Raises:
-        OSError: also for a file that is too short, and at once for a pipe or a terminal, which
-            would block.
+        OSError: also for a pipe or a terminal, which would block.
     """
-    with open(path, "rb", opener=_open) as file:  # Path.open takes no opener
+    flags = os.O_NONBLOCK | os.O_NOCTTY
+    with open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        content = file.read()
-    if len(content) < minimum:
-        raise OSError(errno.EINVAL, "empty file")
-    return content
-
-
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+        return file.read()
 
 
 def open_files_hint(error: BaseException | None) -> str:

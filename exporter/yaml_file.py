@@ -1,13 +1,17 @@
-"""YAML with line numbers and without surprises.
+"""YAML files with line numbers and without surprises.
 
 A value is a string, `true` or `false`, null, a list, or a mapping with string keys. Whatever else
 YAML 1.1 makes of plain text (`off`, `1:30`, `2026-01-01`, `012`) stays text, as in a flag.
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from exporter import files
+from exporter.errors import SettingsError
 
 _CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
@@ -16,42 +20,31 @@ KeyPath = tuple[str | int, ...]
 """Keys and list indexes that lead from the top of the document to a value."""
 
 
-class YamlError(ValueError):
-    """Text that is not acceptable YAML; `line` counts from 1. The message quotes no value."""
-
-    def __init__(self, message: str, line: int) -> None:
-        super().__init__(message)
-        self.line = line
-
-
-def decode(content: bytes) -> tuple[object, dict[KeyPath, int]]:
-    """Read the content of a file as `load` reads a text. Raises YamlError."""
-    try:
-        return load(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise YamlError("not UTF-8", error.object.count(b"\n", 0, error.start) + 1) from None
-
-
-def load(text: str) -> tuple[object, dict[KeyPath, int]]:
+def read(path: Path) -> tuple[object, dict[KeyPath, int]]:
     """Return the value of a document, and the line of each of its keys and list items.
 
     Raises:
-        YamlError: not YAML, or a duplicate key, anchor, alias, tag, or too many levels.
+        SettingsError: cannot be read, not YAML in UTF-8, or has a duplicate key, anchor, alias,
+            tag, or too many levels. The message has the line and quotes no value.
     """
     lines: dict[KeyPath, int] = {}
     try:
+        text = files.read(path).decode("utf-8-sig")
         _check_events(text)
         node = yaml.compose(text, yaml.BaseLoader)
         return (_value(node, (), lines) if node else None), lines
+    except OSError as error:
+        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        line, problem = error.object.count(b"\n", 0, error.start), "not UTF-8"
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise YamlError("control characters are not allowed", line) from None
+        line, problem = text.count("\n", 0, error.position), "control characters are not allowed"
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark or error.context_mark
-        message = " ".join(filter(None, (error.context, error.problem)))
+        line, problem = mark.line, " ".join(filter(None, (error.context, error.problem)))
         # PyYAML quotes these names, and a secret may look like one.
-        message = re.sub("(alias|anchor|handle) '.*", r"\1", message)
-        raise YamlError(message, mark.line + 1) from None
+        problem = re.sub("(alias|anchor|handle) '.*", r"\1", problem)
+    raise SettingsError([f"{path}:{line + 1}: {problem}"])
 
 
 def _check_events(text: str) -> None:

@@ -21,16 +21,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import CliSettingsSource, EnvSettingsSource, InitSettingsSource
 
-from exporter import NAME, __version__, files, yaml_file
+from exporter import NAME, __version__, yaml_file
 from exporter.errors import SettingsError
-from exporter.settings.model import PREFIX
-from exporter.settings.model import Group as Group
-from exporter.settings.model import ListenAddress as ListenAddress
+from exporter.settings.model import PREFIX, is_exposed
 from exporter.settings.model import Settings as Settings
 from exporter.settings.model import SimulatorSettings as SimulatorSettings
 from exporter.settings.model import format_duration as format_duration
-from exporter.settings.model import is_exposed as is_exposed
-from exporter.settings.model import parse_duration as parse_duration
 from exporter.settings.model import read_agent_names_key as read_agent_names_key
 from exporter.settings.model import read_otlp_headers as read_otlp_headers
 from exporter.settings.model import read_token as read_token
@@ -221,12 +217,9 @@ def _unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
 
 def _read_file(path: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Return the groups of a file, and the line of each key. Raises SettingsError."""
-    try:
-        content, lines = yaml_file.decode(files.read(Path(path), minimum=0))
-    except OSError as error:
-        raise SettingsError([f"cannot read {path!r} (config.file): {error.strerror}"]) from None
-    except yaml_file.YamlError as error:
-        raise SettingsError([f"{path}:{error.line}: {error}"]) from None
+    if not path:
+        raise SettingsError(["config.file is empty"])
+    content, lines = yaml_file.read(Path(path))
     groups = content if isinstance(content, dict) else {"": content}
     wrong = [name for name, group in groups.items() if not isinstance(group, dict | None)]
     if wrong:

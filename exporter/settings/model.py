@@ -6,9 +6,10 @@ A validator raises ValueError with what would be right, and never quotes the val
 import json
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -132,26 +133,12 @@ def _otlp_endpoint(text: str) -> str:
 def _read_file(path: Path) -> str:
     """Return the text of a secret's file."""
     try:
-        return files.read(path).decode("ascii", "replace")
+        text = files.read(path).decode("ascii", "replace")
     except OSError as error:
         raise SettingsError([f"cannot read {path}: {error.strerror}"]) from error
-
-
-def _read_headers(source: Mapping[str, SecretStr] | Path) -> dict[str, str]:
-    """Return HTTP headers, or those of the lines of a file."""
-    if isinstance(source, Path):
-        lines = _read_file(source).splitlines()
-    else:
-        lines = [f"{name}: {value.get_secret_value()}" for name, value in source.items()]
-    headers = [_HEADER.fullmatch(line) for line in lines]
-    if not all(headers):
-        raise SettingsError(["headers must be Name: value in ASCII, one on a line of the file"])
-    return {header[1]: header[2] for header in headers if header}
-
-
-def _headers(source: Any) -> Any:
-    _read_headers(source)
-    return source
+    if not text:
+        raise SettingsError([f"cannot read {path}: empty file"])
+    return text
 
 
 def _read_secret(source: SecretStr | Path | None, minimum: int = 1) -> str:
@@ -167,21 +154,39 @@ def _read_secret(source: SecretStr | Path | None, minimum: int = 1) -> str:
     return secret
 
 
-def _secret(minimum: int) -> AfterValidator:
+def _read_headers(source: Mapping[str, SecretStr] | Path) -> dict[str, str]:
+    """Return HTTP headers, or those of the lines of a file."""
+    if isinstance(source, Path):
+        lines = _read_file(source).splitlines()
+    else:
+        lines = [f"{name}: {value.get_secret_value()}" for name, value in source.items()]
+    headers = [_HEADER.fullmatch(line) for line in lines]
+    if not all(headers):
+        raise SettingsError(["headers must be Name: value in ASCII, one on a line of the file"])
+    return {header[1]: header[2] for header in headers if header}
+
+
+def _readable(read: Callable[[Any], object]) -> AfterValidator:
+    """Return a validator that accepts what can be read, and does not keep what was read."""
+
     def validate(source: Any) -> Any:
-        _read_secret(source, minimum)
+        read(source)
         return source
 
     return AfterValidator(validate)
 
 
+_List = BeforeValidator(_decode)
+_Token = _readable(_read_secret)
+_Key = _readable(partial(_read_secret, minimum=16))
+_Headers = _readable(_read_headers)
 Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
 Listen = Annotated[ListenAddress, BeforeValidator(_parse_listen_address), PlainSerializer(str)]
 PatternText = Annotated[
     Pattern, PlainValidator(_compile), PlainSerializer(lambda compiled: compiled.pattern)
 ]
-Patterns = Annotated[tuple[PatternText, ...], BeforeValidator(_decode)]
-Strings = Annotated[tuple[str, ...], BeforeValidator(_decode)]
+Patterns = Annotated[tuple[PatternText, ...], _List]
+Strings = Annotated[tuple[str, ...], _List]
 AccountGroup = Annotated[str, Field(pattern="^(all|[1-9][0-9]{0,17})$")]
 Family = Annotated[str, Field(pattern=f"^(all|standard|none|{_FAMILIES})$")]
 SearchKey = Annotated[str, Field(pattern=f"^({_SEARCH_KEYS})$")]
@@ -223,13 +228,13 @@ class ApiSettings(Group):
     """Base URL of the ThousandEyes API, without a version."""
     version: Literal["v7", "v6"] = "v7"
     """API version: `v7`, or `v6` (sessions and agent names only)."""
-    token: Annotated[SecretStr, _secret(1)] | None = None
+    token: Annotated[SecretStr, _Token] | None = None
     """API token; also `THOUSANDEYES_TOKEN`. Prefer `api.token_file`."""
-    token_file: Annotated[FilePath, _secret(1)] | None = None
+    token_file: Annotated[FilePath, _Token] | None = None
     """File that contains only the API token; it is read again for every poll."""
     email: Annotated[str, Field(pattern=r"^[^\s:@]+@[^\s:@]+$")] | None = None
     """E-mail address of the token's user, for basic authentication (`v6` only)."""
-    account_groups: Annotated[tuple[AccountGroup, ...], BeforeValidator(_decode)] = ()
+    account_groups: Annotated[tuple[AccountGroup, ...], _List] = ()
     """IDs of the account groups to poll, or `all`. Default: the token's own account group."""
     timeout: Duration = Field(default=30.0, ge=1, le=60)
     """Read timeout of API requests."""
@@ -282,7 +287,7 @@ class LocalNetworksSettings(Group):
     """Whether to poll them."""
     interval: Duration = Field(default=300.0, ge=60, le=3600)
     """Time between two polls. A round takes five minutes."""
-    types: Annotated[tuple[TargetType, ...], BeforeValidator(_decode), Field(min_length=1)] = TYPES
+    types: Annotated[tuple[TargetType, ...], _List, Field(min_length=1)] = TYPES
     """Targets: `gateway`, `vpn`, `proxy`, `dns`."""
 
 
@@ -299,7 +304,7 @@ class FilterSettings(Group):
     """Drop agent IDs that match one of these patterns."""
     include_protocols: Patterns = ()
     """Keep only protocols that match one of these patterns."""
-    search: Annotated[dict[SearchKey, Strings], BeforeValidator(_decode)] = {}
+    search: Annotated[dict[SearchKey, Strings], _List] = {}
     """Filter that the API applies, its `searchFilters`: lists of values by key."""
 
 
@@ -313,17 +318,17 @@ class SiteGroup(Group):
 class MetricsSettings(Group):
     """Metrics to publish."""
 
-    site_groups: Annotated[tuple[SiteGroup, ...], BeforeValidator(_decode)] = ()
+    site_groups: Annotated[tuple[SiteGroup, ...], _List] = ()
     """Ordered list of `{pattern, name}`: a site gets the name of the first pattern it matches."""
-    families: Annotated[tuple[Family, ...], BeforeValidator(_decode)] = ("all",)
+    families: Annotated[tuple[Family, ...], _List] = ("all",)
     """Per-agent metrics: `all`, `standard` (fewer on CPU and memory), `none`, or a list."""
     max_series: int = Field(default=500_000, ge=1, le=10_000_000)
     """Maximum number of per-session series (folded above it), and of all others (dropped)."""
     agent_names: Literal["plain", "hashed", "off"] = "plain"
     """Names of agents: `plain`, `hashed` with a key, or `off`."""
-    agent_names_key: Annotated[SecretStr, _secret(16)] | None = None
+    agent_names_key: Annotated[SecretStr, _Key] | None = None
     """Key of hashed names, at least 16 characters. Prefer `metrics.agent_names_key_file`."""
-    agent_names_key_file: Annotated[FilePath, _secret(16)] | None = None
+    agent_names_key_file: Annotated[FilePath, _Key] | None = None
     """File that contains only this key."""
 
     def _conflicts(self) -> Iterator[str]:
@@ -353,11 +358,9 @@ class OtlpSettings(Group):
 
     endpoint: Annotated[str, AfterValidator(_otlp_endpoint)] | None = None
     """Full URL that receives OTLP metrics over HTTP, such as `http://localhost:4318/v1/metrics`."""
-    headers: Annotated[
-        dict[str, SecretStr], BeforeValidator(_decode), AfterValidator(_headers)
-    ] = {}
+    headers: Annotated[dict[str, SecretStr], _List, _Headers] = {}
     """HTTP headers, such as `{"Authorization": "Bearer …"}`. Prefer `otlp.headers_file`."""
-    headers_file: Annotated[FilePath, AfterValidator(_headers)] | None = None
+    headers_file: Annotated[FilePath, _Headers] | None = None
     """File with a line `Name: value` for each HTTP header; it is read again for every push."""
     interval: Duration = Field(default=60.0, ge=1, le=3600)
     """Time between two pushes, and time limit of a push."""

@@ -131,13 +131,9 @@ def load(path: Path) -> WebConfig:
         SettingsError: with every problem; the certificates are checked once all else is valid.
     """
     stamps = {path: stamp(path)}
+    data, lines = yaml_file.read(path)
     try:
-        data, lines = yaml_file.decode(files.read(path))
         file = WebConfigFile.model_validate(data, context=path.parent)
-    except OSError as error:
-        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
-    except yaml_file.YamlError as error:
-        raise SettingsError([f"{path}:{error.line or 1}: {error}"]) from None
     except pydantic.ValidationError as error:
         raise SettingsError([_describe(each, path, lines) for each in error.errors()]) from None
     context, sans, tls = None, frozenset[str](), file.tls_server_config

@@ -1,8 +1,6 @@
 """Settings: sources and precedence, accepted and refused values, and that no secret is shown."""
 
-import fnmatch
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from operator import attrgetter
@@ -14,21 +12,19 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter import yaml_file
 from exporter.errors import SettingsError
 from exporter.settings import (
-    ListenAddress,
     format_duration,
     load,
-    parse_duration,
     read_agent_names_key,
     read_otlp_headers,
     read_token,
     reference,
 )
+from exporter.settings.model import ListenAddress, parse_duration
 from exporter.sources.session_filter import compile_pattern
 
-ROOT = Path(__file__).parent.parent.parent
+EXAMPLE = Path(__file__).parents[2] / "deploy/settings.example.yml"
 CANARY = "canary-7Yh3kQ"
 TOKEN = {"THOUSANDEYES_TOKEN": CANARY}
 DOCS = {doc.name: doc for doc in reference()}
@@ -37,6 +33,10 @@ WriteFile = Callable[..., str]
 
 def value(name: str, *argv: str, environ: Mapping[str, str] = TOKEN) -> object:
     return attrgetter(name)(load(argv, environ).settings)
+
+
+def shown(*argv: str) -> dict[str, str]:
+    return {name: text for name, text, _ in load(argv, TOKEN).shown()}
 
 
 def problems(*argv: str, environ: Mapping[str, str] = TOKEN) -> list[str]:
@@ -61,25 +61,15 @@ def file(tmp_path: Path) -> WriteFile:
     return write
 
 
-def test_the_example_file_has_each_setting_with_its_default(file: WriteFile) -> None:
-    text = (ROOT / "deploy/settings.example.yml").read_text()
-    settings, _ = yaml_file.load(re.sub(r"(?m)^  # ([a-z_]+: )", r"  \1", text))
-    assert isinstance(settings, dict)
-    assert [f"{group}.{key}" for group, keys in settings.items() for key in keys] == list(DOCS)
-    shown = {name: shown for name, shown, _ in load([f"--config.file={file(text)}"], TOKEN).shown()}
-    assert shown.items() >= {doc.name: doc.default for doc in DOCS.values() if doc.default}.items()
-
-
-def test_token_files_that_the_documentation_names_are_ignored_by_git() -> None:
-    patterns = (ROOT / ".gitignore").read_text().split()
-    texts = [path.read_text() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
-    path = re.compile(r"(?:token[-_]file|TOKEN_FILE)[ =:]+([\w./-]*token[\w.-]*)")
-    names = {Path(name).name for text in texts for name in path.findall(text)}
-    assert names
-    assert all(any(fnmatch.fnmatch(name, each) for each in patterns) for name in names), names
-
-
 # Sources
+
+
+def test_the_example_file_has_each_setting_with_its_default(file: WriteFile) -> None:
+    text = EXAMPLE.read_text()
+    settings = yaml.safe_load(re.sub(r"(?m)^  # ([a-z_]+: )", r"  \1", text))
+    assert [f"{group}.{key}" for group, keys in settings.items() for key in keys] == list(DOCS)
+    defaults = {doc.name: doc.default for doc in DOCS.values() if doc.default}
+    assert shown("--config.file", file(text)).items() >= defaults.items()
 
 
 def test_precedence_and_origins(file: WriteFile) -> None:
@@ -111,9 +101,7 @@ def test_precedence_and_origins(file: WriteFile) -> None:
         ("api.account_groups", "all"),
         ("filter.include_sites", ["a{1,3}", "b,c", "[d]", 'e"', "\\.é"]),
         ("filter.search", {"domain": ["a,b", "c"], "agentId": ["d"]}),
-        ("otlp.endpoint", "http://localhost:4318/v1/metrics?a=b"),
         ("metrics.site_groups", [{"pattern": "(a|b).*", "name": "A, B"}]),
-        ("metrics.families", ["pages", "sessions"]),
         ("web.listen_address", "[::1]:9350"),
         ("simulator.faults", ["slow", "server_error=0.2@10m+5m"]),
     ],
@@ -125,8 +113,7 @@ def test_a_value_is_the_same_from_all_sources(name: str, content: object, file: 
     expected = value(name, "--config.file", path)
     assert value(name, f"{DOCS[name].flag}={text}") == expected
     assert value(name, environ=TOKEN | {DOCS[name].variable: text}) == expected
-    shown = {name: shown for name, shown, _ in load(["--config.file", path], TOKEN).shown()}
-    assert value(name, DOCS[name].flag, shown[name]) == expected
+    assert value(name, DOCS[name].flag, shown("--config.file", path)[name]) == expected
 
 
 @pytest.mark.parametrize(
@@ -154,8 +141,9 @@ def test_settings_before_or_after_the_command(argv: list[str], command: str, opt
         (["chek"], ["check?", "serve, demo, simulate, once, check"]),
         (["demo", CANARY], ["argument"]),
         (["demo", f"--all={CANARY}"], ["--all", "--help"]),
-        (["once", "--output"], ["--output"]),
         (["check", "--output", "xml"], ["--output", "json"]),
+        (["--config.file="], ["config.file is empty"]),
+        (["--config.file=/nowhere"], ["/nowhere: cannot be read"]),
     ],
 )
 def test_a_wrong_command_line_is_the_only_problem(argv: list[str], contains: list[str]) -> None:
@@ -163,20 +151,18 @@ def test_a_wrong_command_line_is_the_only_problem(argv: list[str], contains: lis
     assert [text for text in contains if text not in problem] == []
 
 
-@pytest.mark.parametrize(
-    ("variable", "suggestion"),
-    [("API_URI", "_API_URL?"), ("CONFIGFILE", "_CONFIG_FILE?"), ("API", ""), ("WEB_PORT", "")],
-)
-def test_unknown_variables(variable: str, suggestion: str) -> None:
-    others = {
+def test_unknown_variables() -> None:
+    links = {
         "THOUSANDEYES_EXPORTER_SERVICE_HOST": "10.0.0.1",
         "THOUSANDEYES_EXPORTER_SERVICE_PORT_METRICS": "9350",
         "THOUSANDEYES_EXPORTER_PORT": "tcp://10.0.0.1:9350",
         "THOUSANDEYES_EXPORTER_PORT_9350_TCP_ADDR": "10.0.0.1",
     }
-    (problem,) = problems(environ={**TOKEN, **others, f"THOUSANDEYES_{variable}": CANARY})
-    assert f"THOUSANDEYES_{variable}" in problem
-    assert problem.endswith(suggestion)
+    similar = {"API_URI": "_API_URL?", "CONFIGFILE": "_CONFIG_FILE?", "API": "", "WEB_PORT": ""}
+    for name, suggestion in similar.items():
+        (problem,) = problems(environ={**TOKEN, **links, f"THOUSANDEYES_{name}": CANARY})
+        assert f"THOUSANDEYES_{name}" in problem
+        assert problem.endswith(suggestion)
 
 
 def test_an_empty_value_is_an_error(file: WriteFile) -> None:
@@ -188,7 +174,7 @@ def test_an_empty_value_is_an_error(file: WriteFile) -> None:
     assert len(problems(f"--config.file={file('api: {url: , email: , proxy: null}')}")) == 3
 
 
-@pytest.mark.parametrize("content", ["", "# comment", "---", "api:", "api: {}", "\ufeff"])
+@pytest.mark.parametrize("content", ["", "# comment", "api:", "api: {}"])
 def test_a_file_without_settings(content: str, file: WriteFile) -> None:
     assert load(["--config.file", file(content)], TOKEN).settings == load([], TOKEN).settings
 
@@ -198,7 +184,6 @@ def test_a_file_without_settings(content: str, file: WriteFile) -> None:
     [
         ("api:\n  tokn: x\n", 2, "api.tokn", "api.token?"),
         ("pol: {interval: 1s}\n", 1, "pol", "poll?"),
-        ("log: {}\nlog: {}\n", 2, "", ""),
         ("- api\n", 1, "", ""),
         ("log:\ninterval: 1s\n", 2, "", ""),
         (f"log: {{}}\napi: {{token:{CANARY}}}", 2, "api ", ""),
@@ -214,14 +199,6 @@ def test_refused_files(content: str, line: int, name: str, end: str, file: Write
     assert name in problem
     assert f"{path}:{line}" in problem
     assert problem.endswith(end)
-
-
-def test_a_file_that_cannot_be_read_is_the_only_problem(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for path in (*(str(tmp_path / name) for name in ("missing.yml", "pipe", "")), ""):
-        (problem,) = problems("--log.level=x", environ={"THOUSANDEYES_CONFIG_FILE": path})
-        assert path in problem
-        assert "config.file" in problem
 
 
 # Values
@@ -241,59 +218,56 @@ PATTERNS = tuple(map(compile_pattern, ("a{1,3}", "[a-z]+", "b")))
     ("argv", "name", "expected"),
     [
         (["--api.url=https://x.example:8443/"], "api.url", "https://x.example:8443"),
-        (["--api.url=http://127.0.0.1:9351"], "api.url", "http://127.0.0.1:9351"),
         (["--api.url=http://[::1]:9351"], "api.url", "http://[::1]:9351"),
         (["--api.url=http://x.y", "--api.allow-insecure=true"], "api.url", "http://x.y"),
         (["--api.email=a@b.example", "--api.version=v6"], "api.email", "a@b.example"),
         (["--filter.include-sites=a{1,3}, [a-z]+,b"], "filter.include_sites", PATTERNS),
         (REPEATED, "filter.include_sites", PATTERNS),
-        (["--poll.interval=1500ms"], "poll.interval", 1.5),
-        (["--poll.overlap=0", "--poll.lookback=1m"], "poll.lookback", 60),
+        (["--poll.overlap=0", "--poll.interval=1500ms"], "poll.interval", 1.5),
         (["--web.listen-address=:0"], "web.listen_address", ListenAddress(None, 0)),
-        (["--web.listen-address=[::]:80"], "web.listen_address", ListenAddress("::", 80)),
     ],
 )
 def test_accepted_values(argv: list[str], name: str, expected: object) -> None:
     assert value(name, *argv) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "texts"),
-    [
-        ("api.url", ["x", "ftp://x", "https://", "https://x/v7", "https://x?a", "https://x y"]),
-        ("api.url", [f"https://me:{CANARY}@x", f"https://x#{CANARY}"]),
-        ("api.token", [f"{CANARY} x", f"{CANARY}\nx", f"\ufeff{CANARY}"]),
-        ("api.token", [f"{CANARY}é", f'"{CANARY}"']),
-        ("metrics.agent_names_key", [CANARY, f"{CANARY} {CANARY}"]),
-        ("api.account_groups", ["[true]", "059", "x"]),
-        ("api.proxy", ["x", f"ftp://{CANARY}@x", f"http://a:{CANARY}@"]),
-        ("api.ca_file", ["/nowhere", __file__]),
-        ("poll.interval", ["0", "5", "2h", "-1s", "1.5m", "1 m", "1s1m", "٣s"]),
-        ("filter.include_sites", ["a,[b", '["a"']),
-        ("filter.search", ["domain", '{"domain": true}', '{"agentid": "x"}', "[]"]),
-        ("metrics.site_groups", ['[{"pattern": "(", "name": "a"}]', "a"]),
-        ("metrics.families", ["latency", "[]x"]),
-        ("web.listen_address", ["9350", "localhost", ":65536", "::1:9350", "a b:1", ":"]),
-        ("web.telemetry_path", ["x", "/", "/-/healthy", "/a/", "//a", "/a/../b", "/a?b", "/{a}"]),
-        ("otlp.endpoint", ["x", "ftp://x", f"https://me:{CANARY}@x", f"https://x#{CANARY}"]),
-        ("otlp.headers", [CANARY, "[]", f'{{"{CANARY} a": "b"}}', f'{{"a": "{CANARY}\\u00e9"}}']),
-        ("otlp.headers_file", ["/nowhere", __file__]),
-        ("log.level", ["loud", "warning", "\x1b[31m"]),
+REFUSED = {
+    "api.url": [
+        *("x", "ftp://x", "https://x/v7", "https://x?a", "https://x y"),
+        *(f"https://me:{CANARY}@x", f"https://x#{CANARY}"),
     ],
-)
-def test_refused_values(name: str, texts: list[str]) -> None:
-    for text in texts:
+    "api.token": [
+        *(f"{CANARY} x", f"{CANARY}\nx", f"\ufeff{CANARY}", f"{CANARY}é", f'"{CANARY}"'),
+    ],
+    "metrics.agent_names_key": [CANARY, f"{CANARY} {CANARY}"],
+    "api.account_groups": ["[true]", "059", "x"],
+    "api.proxy": ["x", f"ftp://{CANARY}@x", f"http://a:{CANARY}@"],
+    "api.ca_file": ["/nowhere", __file__],
+    "poll.interval": ["0", "5", "2h", "-1s", "1.5m", "1 m", "1s1m", "٣s"],
+    "filter.include_sites": ["a,[b", '["a"'],
+    "filter.search": ["domain", '{"domain": true}', '{"agentid": "x"}', "[]"],
+    "metrics.site_groups": ['[{"pattern": "(", "name": "a"}]', "a"],
+    "metrics.families": ["latency", "[]x"],
+    "web.listen_address": ["9350", "localhost", ":65536", "::1:9350", "a b:1", ":"],
+    "web.telemetry_path": ["x", "/", "/-/healthy", "/a/", "//a", "/a/../b", "/a?b", "/{a}"],
+    "otlp.endpoint": ["x", "ftp://x", f"https://me:{CANARY}@x", f"https://x#{CANARY}"],
+    "otlp.headers": [CANARY, "[]", f'{{"{CANARY} a": "b"}}', f'{{"a": "{CANARY}\\u00e9"}}'],
+    "otlp.headers_file": ["/nowhere", __file__],
+    "log.level": ["loud", "warning", "\x1b[31m"],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_values(name: str) -> None:
+    for text in REFUSED[name]:
         (problem,) = problems(f"{DOCS[name].flag}={text}")
         assert re.match(rf"{name}[\w.]* \({DOCS[name].flag}\): ", problem)
 
 
 def test_patterns_that_re2_refuses(capfd: pytest.CaptureFixture[str]) -> None:
     for text, reason in (("(?=a)b", "(?="), (r"(a)\1", r"\1"), ("(a\x1b", "missing )")):
-        groups = json.dumps([{"pattern": text, "name": "x"}])
-        for name, content in (("filter.exclude_agents", text), ("metrics.site_groups", groups)):
-            (problem,) = problems(f"{DOCS[name].flag}={content}")
-            assert problem.startswith(name)
-            assert all(part in problem for part in (repr(text), reason, "RE2", "wiki/Syntax"))
+        (problem,) = problems(f"--filter.exclude-agents={text}")
+        assert all(part in problem for part in (repr(text), reason, "RE2", "wiki/Syntax"))
     assert capfd.readouterr().err == ""
 
 
@@ -303,26 +277,20 @@ def test_patterns_that_re2_refuses(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "contains"),
     [
-        (
-            ["--api.token-file={file}"],
-            ["api.token_file (--api.token-file)", "(THOUSANDEYES_TOKEN)"],
-        ),
-        (["--api.email=a@example.com"], ["api.email (--api.email)", "api.version (default)"]),
-        (["--api.url=http://192.0.2.1"], ["api.url (--api.url)", "api.allow_insecure (default)"]),
-        (["--poll.lookback=30s", "--poll.overlap=0s"], ["(--poll.lookback)", "poll.interval"]),
-        (["--poll.lookback=5m"], ["(--poll.lookback)", "poll.overlap (default)"]),
-        (["--metrics.agent-names=hashed"], ["metrics.agent_names (--metrics.agent-names)"]),
-        (["--metrics.agent-names-key-file={file}"], ["metrics.agent_names (default)"]),
-        (
-            ['--otlp.headers={{"a": "b"}}', "--otlp.headers-file={headers}"],
-            ["otlp.headers (--otlp.headers)", "otlp.headers_file (--otlp.headers-file)"],
-        ),
+        ("--api.token-file=FILE", "api.token_file (--api.token-file)|(THOUSANDEYES_TOKEN)"),
+        ("--api.email=a@example.com", "api.email (--api.email)|api.version (default)"),
+        ("--api.url=http://192.0.2.1", "api.url (--api.url)|api.allow_insecure (default)"),
+        ("--poll.lookback=30s --poll.overlap=0s", "(--poll.lookback)|poll.interval"),
+        ("--poll.lookback=5m", "(--poll.lookback)|poll.overlap (default)"),
+        ("--metrics.agent-names=hashed", "metrics.agent_names (--metrics.agent-names)"),
+        ("--metrics.agent-names-key-file=FILE", "metrics.agent_names (default)"),
+        ('--otlp.headers={"a":"b"} --otlp.headers-file=FILE', "(--otlp.headers-file)"),
     ],
 )
-def test_impossible_combinations(argv: list[str], contains: list[str], file: WriteFile) -> None:
-    secret, headers = file(CANARY * 2, "secret"), file(f"a: {CANARY}", "headers")
-    (problem,) = problems(*(each.format(file=secret, headers=headers) for each in argv))
-    assert [text for text in contains if text not in problem] == []
+def test_impossible_combinations(argv: str, contains: str, file: WriteFile) -> None:
+    path = file(f"{CANARY}:{CANARY}", "secret")
+    (problem,) = problems(*argv.replace("FILE", path).split())
+    assert [text for text in contains.split("|") if text not in problem] == []
 
 
 def test_all_problems_are_listed_at_once(file: WriteFile) -> None:
@@ -352,41 +320,34 @@ def test_secrets_are_masked() -> None:
     argv = [f"--api.proxy=http://u:{CANARY}@proxy:1", "--metrics.agent-names=hashed"]
     argv.append(f'--otlp.headers={{"Authorization": "Bearer {CANARY}"}}')
     result = load([*argv, f"--metrics.agent-names-key={CANARY * 2}"], TOKEN)
-    shown = [name for name, shown, _ in result.shown() if shown.strip("*") == "" != shown]
-    assert shown == ["api.token", "api.proxy", "metrics.agent_names_key"]
+    masked = [name for name, text, _ in result.shown() if text.strip("*") == "" != text]
+    assert masked == ["api.token", "api.proxy", "metrics.agent_names_key"]
     assert CANARY not in repr(result) + repr(result.shown()) + str(result.settings)
 
 
 def test_secrets_are_read_again_from_their_files(file: WriteFile) -> None:
     token, key = file("one\r\n", "token"), file("k" * 16, "key")
-    files = ("--api.token-file", token, "--metrics.agent-names-key-file", key)
-    settings = load([*files, "--metrics.agent-names=hashed"], {}).settings
+    headers = file("Authorization: Bearer a=, b: c \nX-Scope-OrgID:7\r\n", "headers")
+    flags = [f"--api.token-file={token}", f"--metrics.agent-names-key-file={key}"]
+    flags += ["--metrics.agent-names=hashed", f"--otlp.headers-file={headers}"]
+    settings = load(flags, {}).settings
     assert (read_token(settings), read_agent_names_key(settings)) == ("one", "k" * 16)
+    expected = {"Authorization": "Bearer a=, b: c", "X-Scope-OrgID": "7"}
+    assert read_otlp_headers(settings) == expected
     file("two", "token")
     assert read_token(settings) == "two"
-    for broken, problem in (("", "empty"), ("\n", "single line"), (f"{CANARY} x", "single line")):
-        file(broken, "token")
-        with pytest.raises(SettingsError, match=problem) as caught:
-            read_token(settings)
-        assert CANARY not in str(caught.value)
-        assert problems("--api.token-file", token, environ={})[0].startswith("api.token_file ")
+    for text in ("", "\n", CANARY + " x", f"a b: {CANARY}", "a: ", f"a: {CANARY}\n\nb: c", "a: é"):
+        for read, name in ((read_token, "token"), (read_otlp_headers, "headers")):
+            file(text, name)
+            with pytest.raises(SettingsError) as caught:
+                read(settings)
+            assert CANARY not in str(caught.value)
+    starts = ("api.token_file (--api.token-file): ", "otlp.headers_file (--otlp.headers-file): ")
+    for problem, start in zip(problems(*flags, environ={}), starts, strict=True):
+        assert problem.startswith(start)
     Path(token).unlink()
     with pytest.raises(SettingsError, match=f"{token}: No such file"):
         read_token(settings)
-
-
-def test_headers_of_pushes_are_read_again_from_their_file(file: WriteFile) -> None:
-    path = file("Authorization: Bearer a=, b: c \nX-Scope-OrgID:7\r\n", "headers")
-    settings = load(["--otlp.headers-file", path], TOKEN).settings
-    assert read_otlp_headers(settings) == {
-        "Authorization": "Bearer a=, b: c",
-        "X-Scope-OrgID": "7",
-    }
-    for broken in (CANARY, f"a b: {CANARY}", "a:", f"a: {CANARY}\n\nb: c", f"a: {CANARY}é"):
-        file(broken, "headers")
-        with pytest.raises(SettingsError) as caught:
-            read_otlp_headers(settings)
-        assert CANARY not in str(caught.value)
 
 
 def test_warns_of_secrets_that_other_users_can_read(file: WriteFile) -> None:
