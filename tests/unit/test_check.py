@@ -1,6 +1,5 @@
 """The check command: findings, verdicts and the report, with the simulated API."""
 
-import asyncio
 import json
 import re
 import socket
@@ -36,7 +35,7 @@ async def simulated(*flags: str, fault: str = "", ahead: float = 0.0) -> AsyncIt
     variables = {"THOUSANDEYES_API_URL": await simulator.start(), "THOUSANDEYES_TOKEN": TOKEN}
     try:
         with capture_logs():
-            yield load([*flags, "check"], variables)
+            yield load(["check", *flags], variables)
     finally:
         await simulator.stop()
 
@@ -75,55 +74,37 @@ def control_characters(_request: ApiRequest, payload: Payload) -> None:
 
 CHANGES = (late_commits, no_sessions, no_rounds, control_characters)
 FAULTS = {change.__name__: Fault("", "", payload=change) for change in CHANGES}
-ALL = "--api.account-groups=all"
 FAST = "--poll.interval=1s --poll.overlap=1s --api.requests-per-minute="
-# flags, fault, verdict, and patterns of findings: "severity: about: text"
-CASES: dict[str, tuple[str, str, str, list[str]]] = {
-    "good": ("--metrics.families=standard", "", "good", []),
-    "all families": ("", "", "good", ["note: series: metrics.families: standard saves"]),
-    "token in a flag": (f"--api.token={TOKEN}", "", "warnings", ["warning: settings: --api.token"]),
-    "rejected token": ("", "unauthorized", "failed", ["error: API: .*api.token_file"]),
-    "forbidden": (
-        "", "forbidden", "failed",
-        ["error: the token's own account group: .*permission", "warning: .*: View .* agent data"],
-    ),
-    "one group forbidden": (ALL, "forbidden_group", "failed", ["error: .* 1002: .*permission"]),
-    "foreign account group": (
-        "--api.account-groups=1001,9999", "", "failed",
-        ["error: .* 9999: .*api.account_groups: .*1001, 1002"],
-    ),
-    "no permission": ("", "forbidden_agents", "warnings", ["warning: .*View .* agent settings"]),
-    "masked": (
-        "", "masked", "warnings",
-        ["warning: .*identifies endpoint agents", "warning: .*identifies visited pages"],
-    ),
-    "filters": (
-        "--filter.include-sites=nowhere", "", "nothing",
-        ["warning: .* 1001: .* whole value; .*mail.example.com"],
-    ),
-    "search": (
-        '--filter.search={"platform":["amiga"]}', "", "nothing",
-        [r"warning: .* 1001: .*filter.search \(platform\)"],
-    ),
-    "no agents": ("", "empty", "nothing", ["warning: .* 1001: .*no agents.*has access to 1002"]),
-    "no sessions": ("", "no_sessions", "nothing", ["warning: .* 1001: .*poll.lookback"]),
-    "all rejected": ("", "no_rounds", "failed", ["error: .*1001: all .* records .*api.version"]),
-    "some rejected": ("", "bad_records", "warnings", ["warning: .* 1001: .*out_of_range [1-9]"]),
-    "no partners": ("", "no_networks", "warnings", ["warning: .* 1001: only 0 %"]),
-    "late": ("", "late_commits", "warnings", ["warning: .* 1001: .*set poll.overlap to 10m"]),
-    "series limit": ("--metrics.max-series=200", "", "warnings", ["warning: series: .*__other__"]),
-    "too many requests": (f"{FAST}100", "", "too_much", [r"warning: requests: 12\d .* limit 100"]),
-    "many requests": (f"{FAST}150", "", "warnings", ["warning: requests: .*intervals"]),
-}  # fmt: skip
+SEARCH = '--filter.search={"platform":["amiga"]}'
+# flags, fault, verdict, and a pattern of the findings, lines "severity: about: text"
+CASES = (
+    ("--metrics.families=standard", "", "good", "^$"),
+    ("", "", "good", "^note: series: metrics.families: standard saves.*$"),
+    (f"--api.token={TOKEN}", "", "warnings", "warning: settings: --api.token"),
+    ("", "unauthorized", "failed", "^error: API: .*api.token_file"),
+    ("", "forbidden", "failed", "^error: the token's own .*permission(.|\n)*View .* data"),
+    ("--api.account-groups=1001,9", "", "failed", "error: .* 9: .*_groups: .* 1001, 1002"),
+    ("", "forbidden_agents", "warnings", "warning: .* 1001: .*View .* agent settings"),
+    ("", "masked", "warnings", "warning: .* 1001: .*identifies visited(.|\n)*identifies endpoint"),
+    ("--filter.include-sites=no", "", "nothing", "warning: .* whole value; .*sites [^;]*mail.exam"),
+    (SEARCH, "", "nothing", r"warning: .* 1001: .*filter.search \(platform\)"),
+    ("", "empty", "nothing", "warning: .* 1001: .*no agents.*has access to 1002"),
+    ("", "no_sessions", "nothing", "warning: .* 1001: .*poll.lookback"),
+    ("", "no_rounds", "failed", "error: .*1001: all .* records .*api.version"),
+    ("", "bad_records", "warnings", "warning: .* 1001: .*out_of_range [1-9]"),
+    ("", "no_networks", "warnings", "warning: .* 1001: only 0 %"),
+    ("", "late_commits", "warnings", "warning: .* 1001: .*set poll.overlap to 10m"),
+    ("--metrics.max-series=200", "", "warnings", "warning: series: .*__other__"),
+    (f"{FAST}100", "", "too_much", r"warning: requests: 12\d .* limit 100"),
+    (f"{FAST}150", "", "warnings", "warning: requests: .*intervals"),
+)
 
 
-@pytest.mark.parametrize("name", CASES)
-async def test_findings_and_verdict(name: str) -> None:
-    flags, fault, verdict, patterns = CASES[name]
+@pytest.mark.parametrize(("flags", "fault", "verdict", "pattern"), CASES)
+async def test_findings_and_verdict(flags: str, fault: str, verdict: str, pattern: str) -> None:
     result = await report(flags, fault=fault)
     assert result.verdict == verdict
-    assert [each for each in patterns if not re.search(each, findings(result))] == []
-    assert verdict != "good" or len(result.findings) == len(patterns)
+    assert re.search(pattern, findings(result))
     severities = [each.severity for each in result.findings]
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
 
@@ -131,28 +112,26 @@ async def test_findings_and_verdict(name: str) -> None:
 async def test_warns_of_clock_skew_and_near_the_limit_of_series() -> None:
     ahead = await report(ahead=3600.0)
     assert "warning: API: the local clock" in findings(ahead)
-    for ratio, expected in ((0.9, True), (0.7, False)):
-        limit = int(ahead.series["published"] / ratio)
-        result = await report(f"--metrics.max-series={limit}", ahead=3600.0)
-        assert ("warning: series: " in findings(result)) == expected
+    assert "warning: series: " not in findings(ahead)
+    limit = int(ahead.series["published"] / 0.9)
+    assert "warning: series: " in findings(await report(f"--metrics.max-series={limit}"))
 
 
 async def test_reports_sessions_series_and_requests() -> None:
-    result = await report(f"{ALL} --filter.exclude-sites=mail.*")
+    result = await report("--api.account-groups=all --filter.exclude-sites=mail.*")
     for group in result.account_groups:
         assert set(group["permissions"].values()) == {"granted"}
         assert group["agents"] == 10
         assert 0 < group["filtered"] < group["filtered"] + group["joined"] <= group["user_sessions"]
-    series, requests = result.series, result.requests
+    series, demand = result.series, result.requests["per_minute"]
     names = {family.short_name for family in SERIES.families}
     published = sum(count for name, count in series["by_family"].items() if name in names)
     assert series["published"] == published == sum(series["by_site"].values())
     assert published < sum(series["by_family"].values()) < series["scrape_samples"]
     assert "mail.example.com" not in series["by_site"]
-    demand = requests["per_minute"]
     assert (demand["sessions"], demand["account_groups"]) == (4, pytest.approx(1 / 5))
     assert demand["agents"] == pytest.approx(2 / 5)
-    assert requests["total_per_minute"] == pytest.approx(sum(demand.values()))
+    assert result.requests["total_per_minute"] == pytest.approx(sum(demand.values()))
 
 
 KEYS = {
@@ -171,32 +150,30 @@ KEYS = {
 
 @pytest.mark.parametrize("fault", ["", "forbidden"])
 async def test_json_always_has_the_same_keys(fault: str, capsys: Capture) -> None:
-    async with simulated(fault=fault) as loaded:
-        assert await run_check(loaded, json=True, all_settings=False) == (not fault)
+    async with simulated("--output=json", fault=fault) as loaded:
+        assert await run_check(loaded) == (not fault)
     document = json.loads(capsys.readouterr().out)
     for section, keys in KEYS.items():
         part = document[section] if section else document
         for each in part if isinstance(part, list) else [part]:
             assert list(each) == keys.split()
-    assert len(document["settings"]) > 30
 
 
 async def test_prints_no_secrets_or_control_characters_and_opens_no_port(capsys: Capture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         address = f"--web.listen-address=127.0.0.1:{busy.getsockname()[1]}"
         async with simulated(address, fault="control_characters") as loaded:
-            assert await run_check(loaded, json=False, all_settings=False)
-    output, errors = capsys.readouterr()
+            assert await run_check(loaded)
+    output, _ = capsys.readouterr()
     assert output.replace("\n", "").isprintable()
     assert "[31m" in output
-    assert TOKEN not in output + errors
+    assert TOKEN not in output
     assert "***" in output
     assert "poll.interval" not in output, "a default"
 
 
-def test_an_invalid_web_config_file_is_reported_before_any_query(tmp_path: Path) -> None:
+async def test_an_invalid_web_config_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "web.yml"
     path.write_text("basic_auth_users: 7\n")
-    loaded = load([f"--web.config-file={path}", "--api.token=x"], {})
     with pytest.raises(SettingsError):
-        asyncio.run(check(loaded, pytest.fail))
+        await report(f"--web.config-file={path}")
