@@ -36,12 +36,9 @@ ANY_PORTS = ("--web.listen-address=127.0.0.1:0", "--simulator.listen-address=127
 def process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Restore what commands set up for the whole process."""
     monkeypatch.setenv("THOUSANDEYES_TOKEN", TOKEN)
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    log_handlers = logging.getLogger().handlers
+    handler, log_handlers = signal.getsignal(signal.SIGHUP), logging.getLogger().handlers
     yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    signal.signal(signal.SIGHUP, handler)
     logging.getLogger().handlers = log_handlers
     logging.disable(logging.NOTSET)
     structlog.reset_defaults()
@@ -90,29 +87,25 @@ async def status(url: str) -> int:
         return response.status
 
 
+def printed(capsys: Capture, *argv: str) -> str:
+    """Return what a command line prints that ends at once."""
+    with pytest.raises(SystemExit, match="0"):
+        cli.run(argv)
+    return capsys.readouterr().out
+
+
 def test_help_and_version(capsys: Capture) -> None:
-    for flag in ("--help", "--version"):
-        with pytest.raises(SystemExit, match="0"):
-            cli.run([flag])
-    *lines, version = capsys.readouterr().out.splitlines()
-    text = " ".join(" ".join(lines).split())
+    assert printed(capsys, "--version") == f"{NAME} {__version__}\n"
+    text = " ".join(printed(capsys, "--help").split())
     for doc in reference():
         default = f" [{doc.default}]" if doc.default else ""
         assert f"{doc.flag} VALUE {doc.description.replace('`', '')}{default}" in text
-    assert version == f"{NAME} {__version__}"
-
-
-@pytest.mark.parametrize(
-    ("command", "options"),
-    [("demo", []), ("simulate", []), ("once", ["--output"]), ("check", ["--output", "--all"])],
-)
-def test_help_of_a_command(command: str, options: list[str], capsys: Capture) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        cli.run(["--poll.interval=2m", command, "--help"])
-    text = capsys.readouterr().out
-    assert re.findall(r"^  (--\w+)", text, re.MULTILINE) == ["--version", *options]
-    assert f"Example: {NAME} {command}" in text
-    assert "Exit codes: 0 " in text
+    commands = {"demo": [], "simulate": [], "once": ["--output"], "check": ["--output", "--all"]}
+    for command, options in commands.items():
+        text = printed(capsys, "--poll.interval=2m", command, "--help")
+        assert re.findall(r"^  (--\w+)", text, re.MULTILINE) == ["--version", *options]
+        assert f"Example: {NAME} {command}" in text
+        assert "Exit codes: 0 " in text
 
 
 @pytest.mark.parametrize(
