@@ -27,7 +27,7 @@ TOKEN = "canary-token"
 AFTERNOON = 1_795_012_350
 """2026-11-18 14:32:30 UTC, a Wednesday."""
 Capture = pytest.CaptureFixture[str]
-Program = tuple[asyncio.subprocess.Process, asyncio.StreamReader]
+Process = asyncio.subprocess.Process
 EXPORTER = (sys.executable, "-m", "exporter")
 ANY_PORTS = ("--web.listen-address=127.0.0.1:0", "--simulator.listen-address=127.0.0.1:0")
 
@@ -59,27 +59,24 @@ async def execute(*argv: str) -> int:
 
 
 @asynccontextmanager
-async def started(*command: str) -> AsyncIterator[Program]:
-    """Run a program; yield it and what it prints."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    assert process.stdout
+async def started(*command: str) -> AsyncIterator[Process]:
+    """Run a program, whose errors are part of its output."""
+    pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.STDOUT}
+    process = await asyncio.create_subprocess_exec(*command, **pipes)
     try:
         async with asyncio.timeout(30):
-            yield process, process.stdout
+            yield process
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
 
 
-async def line_with(output: asyncio.StreamReader, text: str) -> str:
-    """Read lines up to one that contains the text."""
-    async for line in output:
-        if text in line.decode():
-            return line.decode()
-    pytest.fail(f"no line with {text}")
+async def line_with(process: Process, text: str) -> str:
+    """Read what a program prints up to a line that contains the text; return the line."""
+    while text not in (line := (await process.stdout.readline()).decode()):
+        assert line, f"no line with {text}"
+    return line
 
 
 async def status(url: str) -> int:
@@ -170,37 +167,36 @@ async def test_check(api: Simulator, capsys: Capture) -> None:
 async def test_demo_queries_its_own_api_and_ends_at_a_signal() -> None:
     ignored = ("--api.url=https://api.invalid", "--api.proxy=http://proxy.invalid")
     addresses = (*ANY_PORTS, "--web.listen-address=:0")
-    async with started(*EXPORTER, *ignored, "demo", *addresses) as (demo, output):
-        metrics = (await line_with(output, "Metrics:")).split()[-1]
-        api = re.findall(r"http\S+", await line_with(output, "Simulated API:"))[0]
+    async with started(*EXPORTER, *ignored, "demo", *addresses) as demo:
+        metrics = (await line_with(demo, "Metrics:")).split()[-1]
+        api = re.findall(r"http\S+", await line_with(demo, "Simulated API:"))[0]
         assert metrics.startswith("http://localhost:")
-        await line_with(output, "event=poll aid=1001 source=sessions")
+        await line_with(demo, "event=poll aid=1001 source=sessions")
         assert (await status(metrics), await status(f"{api}/v7/account-groups")) == (200, 401)
         demo.send_signal(signal.SIGTERM)
-        *_, last = (await output.read()).decode().splitlines()
-        assert "level=info event=stopped" in last
+        await line_with(demo, "level=info event=stopped")
+        assert await demo.stdout.read() == b""
         assert await demo.wait() == 0
 
 
 async def test_serve_ignores_sighup() -> None:
-    arguments = (*ANY_PORTS, "--api.url=http://127.0.0.1:1")
-    async with started(*EXPORTER, *arguments) as (serve, output):
-        await line_with(output, "event=listening")
+    async with started(*EXPORTER, *ANY_PORTS, "--api.url=http://127.0.0.1:1") as serve:
+        await line_with(serve, "event=listening")
         serve.send_signal(signal.SIGHUP)
-        await line_with(output, "event=account_groups_not_listed")
+        await line_with(serve, "event=account_groups_not_listed")
         serve.send_signal(signal.SIGINT)
         assert await serve.wait() == 0
 
 
 async def test_closed_standard_error_stops_nothing() -> None:
     shell = ("sh", "-c", 'exec "$@" 2>&-', "sh")
-    async with started(*shell, *EXPORTER, "demo", *ANY_PORTS) as (demo, output):
-        assert await status((await line_with(output, "Metrics:")).split()[-1]) == 200
+    async with started(*shell, *EXPORTER, "demo", *ANY_PORTS) as demo:
+        assert await status((await line_with(demo, "Metrics:")).split()[-1]) == 200
         demo.send_signal(signal.SIGTERM)
         assert await demo.wait() == 0
 
 
-STUBBORN = """
+SECOND = """
 import asyncio, os, signal
 from exporter.cli import run_until_signal
 
@@ -225,17 +221,12 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("code", "command", "printed", "exit_code"),
-    [
-        (STUBBORN, "", b"canceled\n", 3),
-        (STARTING, "serve", b"", 0),
-        (STARTING, "once", b"", 1),
-    ],
-    ids=["a second one", "during start-up", "before the command has written"],
+    ("code", "command", "output", "exit_code"),
+    [(SECOND, "", b"canceled\n", 3), (STARTING, "serve", b"", 0), (STARTING, "once", b"", 1)],
 )
-async def test_a_signal_exits_at_once(
-    code: str, command: str, printed: bytes, exit_code: int
+async def test_a_second_signal_and_one_during_start_up_exit_at_once(
+    code: str, command: str, output: bytes, exit_code: int
 ) -> None:
-    async with started(sys.executable, "-c", code, command) as (process, output):
-        assert await output.read() == printed
-        assert await process.wait() == exit_code
+    async with started(sys.executable, "-c", code, command) as process:
+        assert (await process.communicate())[0] == output
+        assert process.returncode == exit_code
