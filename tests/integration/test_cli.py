@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
+from system.servers import until
 
 from exporter import NAME, __version__, cli
 from exporter.errors import ExporterError
@@ -79,9 +80,9 @@ async def line_with(process: Process, text: str) -> str:
     return line
 
 
-async def status(url: str) -> int:
-    async with aiohttp.ClientSession() as http, http.get(url) as response:
-        return response.status
+async def answers(url: str, status: int) -> bool:
+    async with aiohttp.request("GET", url) as response:
+        return response.status == status
 
 
 def printed(capsys: Capture, *argv: str) -> str:
@@ -114,6 +115,7 @@ def test_help_and_version(capsys: Capture) -> None:
         ("--simulator.listen-address=:PORT demo", 1, ["(simulator.listen_address)"]),
         ("--simulator.listen-address=x.invalid:1 simulate", 1, ["x.invalid:1 (simulator."]),
         ("--api.url=http://127.0.0.1:1 once", 1, ["cannot connect to the API"]),
+        ("--api.url=http://127.0.0.1:1 check", 1, []),
     ],
 )
 def test_errors(argv: str, code: int, contains: list[str], capsys: Capture) -> None:
@@ -157,43 +159,29 @@ async def test_once_fails_if_it_cannot_write(api: Simulator, monkeypatch: Any) -
             await execute("once", f"--output={path}")
 
 
-async def test_check(api: Simulator, capsys: Capture) -> None:
-    assert await execute("check") == 0
-    api.faults = faults("unauthorized")
-    assert await execute("check") == 1
-    assert capsys.readouterr().err == "", "the report contains everything"
-
-
-async def test_demo_queries_its_own_api_and_ends_at_a_signal() -> None:
+async def test_demo_queries_its_own_api_and_ignores_that_standard_error_is_closed() -> None:
+    shell = ("sh", "-c", 'exec "$@" 2>&-', "sh")
     ignored = ("--api.url=https://api.invalid", "--api.proxy=http://proxy.invalid")
     addresses = (*ANY_PORTS, "--web.listen-address=:0")
-    async with started(*EXPORTER, *ignored, "demo", *addresses) as demo:
-        metrics = (await line_with(demo, "Metrics:")).split()[-1]
-        api = re.findall(r"http\S+", await line_with(demo, "Simulated API:"))[0]
-        assert metrics.startswith("http://localhost:")
-        await line_with(demo, "event=poll aid=1001 source=sessions")
-        assert (await status(metrics), await status(f"{api}/v7/account-groups")) == (200, 401)
+    async with started(*shell, *EXPORTER, *ignored, "demo", *addresses) as demo:
+        url = (await line_with(demo, "Status page:")).split()[-1]
+        assert url.startswith("http://localhost:")
+        (api,) = re.findall(r"http\S+", await line_with(demo, "Simulated API:"))
+        assert await answers(f"{api}/v7/account-groups", 401)
+        await until(lambda: answers(f"{url}-/ready", 200))
         demo.send_signal(signal.SIGTERM)
-        await line_with(demo, "level=info event=stopped")
-        assert await demo.stdout.read() == b""
         assert await demo.wait() == 0
 
 
-async def test_serve_ignores_sighup() -> None:
+async def test_serve_ignores_sighup_and_ends_at_a_signal() -> None:
     async with started(*EXPORTER, *ANY_PORTS, "--api.url=http://127.0.0.1:1") as serve:
         await line_with(serve, "event=listening")
         serve.send_signal(signal.SIGHUP)
         await line_with(serve, "event=account_groups_not_listed")
         serve.send_signal(signal.SIGINT)
+        await line_with(serve, "level=info event=stopped")
+        assert await serve.stdout.read() == b""
         assert await serve.wait() == 0
-
-
-async def test_closed_standard_error_stops_nothing() -> None:
-    shell = ("sh", "-c", 'exec "$@" 2>&-', "sh")
-    async with started(*shell, *EXPORTER, "demo", *ANY_PORTS) as demo:
-        assert await status((await line_with(demo, "Metrics:")).split()[-1]) == 200
-        demo.send_signal(signal.SIGTERM)
-        assert await demo.wait() == 0
 
 
 SECOND = """

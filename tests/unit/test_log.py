@@ -66,7 +66,10 @@ def test_formats_of_values(logs: Logs) -> None:
     logs.logger.bind(aid="1").info("happened", **values)
     time = r"time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
     end = "level=info event=happened aid=1 a=7 b=true c= d=0.123 e=broke"
-    assert re.fullmatch(f"{time} {end}", logs.lines[0])
+    logs.logger.error("crashed", exc_info=ValueError("it\nbroke"))
+    first, second = logs.lines
+    assert re.fullmatch(f"{time} {end}", first)
+    assert "ValueError: it" in fields(second)["traceback"]
 
 
 @pytest.mark.parametrize(("level", "count"), [("debug", 4), ("info", 3), ("warn", 2), ("error", 1)])
@@ -76,16 +79,6 @@ def test_levels(level: str, count: int) -> None:
         getattr(logs.logger, method)("happened")
     levels = [fields(line)["level"] for line in logs.lines]
     assert levels == ["debug", "info", "warn", "error"][-count:]
-
-
-def test_a_traceback_is_a_field(logs: Logs) -> None:
-    try:
-        raise ValueError("it\nbroke")
-    except ValueError:
-        logs.logger.exception("crashed", task="x")
-    read = fields(*logs.lines)
-    assert (read["level"], read["event"], read["task"]) == ("error", "crashed", "x")
-    assert "test_log.py" in read["traceback"]
 
 
 def test_a_repeated_event_is_written_once_a_minute(logs: Logs) -> None:

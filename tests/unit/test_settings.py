@@ -91,21 +91,20 @@ def test_precedence_and_origins(file: WriteFile) -> None:
     assert value("poll.lookback", "--config.file", other, environ=environ) == 840
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("poll.interval", "1m30s"),
-        ("api.requests_per_minute", 60),
-        ("api.allow_insecure", True),
-        ("api.account_groups", [59, "60"]),
-        ("api.account_groups", "all"),
-        ("filter.include_sites", ["a{1,3}", "b,c", "[d]", 'e"', "\\.é"]),
-        ("filter.search", {"domain": ["a,b", "c"], "agentId": ["d"]}),
-        ("metrics.site_groups", [{"pattern": "(a|b).*", "name": "A, B"}]),
-        ("web.listen_address", "[::1]:9350"),
-        ("simulator.faults", ["slow", "server_error=0.2@10m+5m"]),
-    ],
+VALUES = (
+    ("poll.interval", "1m30s"),
+    ("api.requests_per_minute", 60),
+    ("api.allow_insecure", True),
+    ("api.account_groups", [59, "60"]),
+    ("api.account_groups", "all"),
+    ("filter.include_sites", ["a{1,3}", "b,c", "[d]", 'e"', "\\.é"]),
+    ("filter.search", {"domain": ["a,b", "c"], "agentId": ["d"]}),
+    ("metrics.site_groups", [{"pattern": "(a|b).*", "name": "A, B"}]),
+    ("web.listen_address", "[::1]:9350"),
 )
+
+
+@pytest.mark.parametrize(("name", "content"), VALUES)
 def test_a_value_is_the_same_from_all_sources(name: str, content: object, file: WriteFile) -> None:
     group, field = name.split(".")
     path = file(yaml.safe_dump({group: {field: content}}, allow_unicode=True))
@@ -151,20 +150,6 @@ def test_a_wrong_command_line_is_the_only_problem(argv: list[str], contains: lis
     assert [text for text in contains if text not in problem] == []
 
 
-def test_unknown_variables() -> None:
-    links = {
-        "THOUSANDEYES_EXPORTER_SERVICE_HOST": "10.0.0.1",
-        "THOUSANDEYES_EXPORTER_SERVICE_PORT_METRICS": "9350",
-        "THOUSANDEYES_EXPORTER_PORT": "tcp://10.0.0.1:9350",
-        "THOUSANDEYES_EXPORTER_PORT_9350_TCP_ADDR": "10.0.0.1",
-    }
-    similar = {"API_URI": "_API_URL?", "CONFIGFILE": "_CONFIG_FILE?", "API": "", "WEB_PORT": ""}
-    for name, suggestion in similar.items():
-        (problem,) = problems(environ={**TOKEN, **links, f"THOUSANDEYES_{name}": CANARY})
-        assert f"THOUSANDEYES_{name}" in problem
-        assert problem.endswith(suggestion)
-
-
 def test_an_empty_value_is_an_error(file: WriteFile) -> None:
     for found in (
         problems("demo", environ={doc.variable: "" for doc in DOCS.values()}),
@@ -183,7 +168,6 @@ def test_a_file_without_settings(content: str, file: WriteFile) -> None:
     ("content", "line", "name", "end"),
     [
         ("api:\n  tokn: x\n", 2, "api.tokn", "api.token?"),
-        ("pol: {interval: 1s}\n", 1, "pol", "poll?"),
         ("- api\n", 1, "", ""),
         ("log:\ninterval: 1s\n", 2, "", ""),
         (f"log: {{}}\napi: {{token:{CANARY}}}", 2, "api ", ""),
@@ -210,56 +194,42 @@ def test_a_formatted_duration_parses_to_the_same(milliseconds: int) -> None:
     assert parse_duration(format_duration(milliseconds / 1000)) == milliseconds / 1000
 
 
-REPEATED = ["--filter.include-sites=a{1,3}", "once", "--filter.include-sites=[a-z]+,b"]
-PATTERNS = tuple(map(compile_pattern, ("a{1,3}", "[a-z]+", "b")))
-
-
-@pytest.mark.parametrize(
-    ("argv", "name", "expected"),
-    [
-        (["--api.url=https://x.example:8443/"], "api.url", "https://x.example:8443"),
-        (["--api.url=http://[::1]:9351"], "api.url", "http://[::1]:9351"),
-        (["--api.url=http://x.y", "--api.allow-insecure=true"], "api.url", "http://x.y"),
-        (["--api.email=a@b.example", "--api.version=v6"], "api.email", "a@b.example"),
-        (["--filter.include-sites=a{1,3}, [a-z]+,b"], "filter.include_sites", PATTERNS),
-        (REPEATED, "filter.include_sites", PATTERNS),
-        (["--poll.overlap=0", "--poll.interval=1500ms"], "poll.interval", 1.5),
-        (["--web.listen-address=:0"], "web.listen_address", ListenAddress(None, 0)),
-    ],
-)
-def test_accepted_values(argv: list[str], name: str, expected: object) -> None:
-    assert value(name, *argv) == expected
+def test_accepted_values() -> None:
+    assert value("api.url", "--api.url=https://x.example:8443/") == "https://x.example:8443"
+    assert value("api.url", "--api.url=http://x.y", "--api.allow-insecure=true") == "http://x.y"
+    assert value("api.url", "--api.url=http://[::1]:9351") == "http://[::1]:9351"
+    assert value("web.listen_address", "--web.listen-address=:0") == ListenAddress(None, 0)
+    assert value("poll.interval", "--poll.overlap=0", "--poll.interval=1500ms") == 1.5
+    patterns = tuple(map(compile_pattern, ("a{1,3}", "[a-z]+", "b")))
+    flag = "--filter.include-sites="
+    for argv in ([f"{flag}a{{1,3}}, [a-z]+,b"], [f"{flag}a{{1,3}}", "once", f"{flag}[a-z]+,b"]):
+        assert value("filter.include_sites", *argv) == patterns
 
 
 REFUSED = {
-    "api.url": [
-        *("x", "ftp://x", "https://x/v7", "https://x?a", "https://x y"),
-        *(f"https://me:{CANARY}@x", f"https://x#{CANARY}"),
-    ],
-    "api.token": [
-        *(f"{CANARY} x", f"{CANARY}\nx", f"\ufeff{CANARY}", f"{CANARY}é", f'"{CANARY}"'),
-    ],
-    "metrics.agent_names_key": [CANARY, f"{CANARY} {CANARY}"],
-    "api.account_groups": ["[true]", "059", "x"],
-    "api.proxy": ["x", f"ftp://{CANARY}@x", f"http://a:{CANARY}@"],
-    "api.ca_file": ["/nowhere", __file__],
-    "poll.interval": ["0", "5", "2h", "-1s", "1.5m", "1 m", "1s1m", "٣s"],
-    "filter.include_sites": ["a,[b", '["a"'],
-    "filter.search": ["domain", '{"domain": true}', '{"agentid": "x"}', "[]"],
-    "metrics.site_groups": ['[{"pattern": "(", "name": "a"}]', "a"],
-    "metrics.families": ["latency", "[]x"],
-    "web.listen_address": ["9350", "localhost", ":65536", "::1:9350", "a b:1", ":"],
-    "web.telemetry_path": ["x", "/", "/-/healthy", "/a/", "//a", "/a/../b", "/a?b", "/{a}"],
-    "otlp.endpoint": ["x", "ftp://x", f"https://me:{CANARY}@x", f"https://x#{CANARY}"],
-    "otlp.headers": [CANARY, "[]", f'{{"{CANARY} a": "b"}}', f'{{"a": "{CANARY}\\u00e9"}}'],
-    "otlp.headers_file": ["/nowhere", __file__],
-    "log.level": ["loud", "warning", "\x1b[31m"],
+    "api.url": f"x|ftp://x|https://x/v7|https://x?a|https://me:{CANARY}@x|https://x#{CANARY}",
+    "api.token": f'{CANARY} x|{CANARY}\nx|\ufeff{CANARY}|{CANARY}é|"{CANARY}"',
+    "metrics.agent_names_key": f"{CANARY}|{CANARY} {CANARY}",
+    "api.account_groups": "[true]|059|x",
+    "api.proxy": f"x|ftp://{CANARY}@x|http://a:{CANARY}@",
+    "api.ca_file": f"/nowhere|{__file__}",
+    "poll.interval": "0|5|2h|-1s|1.5m|1 m|1s1m|٣s",
+    "filter.include_sites": 'a,[b|["a"',
+    "filter.search": 'domain|{"domain": true}|{"agentid": "x"}|[]',
+    "metrics.site_groups": '[{"pattern": "(", "name": "a"}]|a',
+    "metrics.families": "latency|[]x",
+    "web.listen_address": "9350|localhost|:65536|::1:9350|a b:1|:",
+    "web.telemetry_path": "x|/|/-/healthy|/a/|//a|/a/../b|/a?b|/{a}",
+    "otlp.endpoint": f"x|ftp://x|https://me:{CANARY}@x|https://x#{CANARY}",
+    "otlp.headers": f'{CANARY}|[]|{{"{CANARY} a": "b"}}|{{"a": "{CANARY}\\u00e9"}}',
+    "otlp.headers_file": f"/nowhere|{__file__}",
+    "log.level": "loud|warning|\x1b[31m",
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_values(name: str) -> None:
-    for text in REFUSED[name]:
+    for text in REFUSED[name].split("|"):
         (problem,) = problems(f"{DOCS[name].flag}={text}")
         assert re.match(rf"{name}[\w.]* \({DOCS[name].flag}\): ", problem)
 
@@ -295,17 +265,28 @@ def test_impossible_combinations(argv: str, contains: str, file: WriteFile) -> N
 
 def test_all_problems_are_listed_at_once(file: WriteFile) -> None:
     path = file("poll: {interval: 1h, lookback: 1s}\nlgo: {}\nagents: {interval: 5}\nLOG: {}\n")
-    environ = {"THOUSANDEYES_LOG_LEVEL": "x", "THOUSANDEYES_Q": "", "THOUSANDEYES_API_EMAIL": "a@b"}
+    variables = {
+        "API_EMAIL": "a@b",
+        "API_URI": CANARY,
+        "EXPORTER_PORT": "tcp://10.0.0.1:9350",  # Kubernetes sets this variable and those below
+        "EXPORTER_PORT_9350_TCP_ADDR": "10.0.0.1",
+        "EXPORTER_SERVICE_HOST": "10.0.0.1",
+        "EXPORTER_SERVICE_PORT_METRICS": "9350",
+        "LOG_LEVEL": "x",
+        "WEB_PORT": CANARY,
+    }
+    environ = {f"THOUSANDEYES_{name}": text for name, text in variables.items()}
     found = problems("--config.file", path, "--web.max-requests=0", environ=environ)
     starts = [
-        "unknown variable THOUSANDEYES_Q",
+        "unknown variable THOUSANDEYES_API_URI; did you mean THOUSANDEYES_API_URL?",
+        "unknown variable THOUSANDEYES_WEB_PORT",
         "api.email (THOUSANDEYES_API_EMAIL) ",
         f"poll.lookback ({path}:1) must not be shorter than poll.interval ({path}:1)",
         f"poll.lookback ({path}:1) must be longer than poll.overlap (default)",
-        f"agents.interval ({path}:3): ",
+        f"agents.interval ({path}:3): must be a duration such as 30s",
         "web.max_requests (--web.max-requests): must be at least 1",
         "log.level (THOUSANDEYES_LOG_LEVEL): ",
-        f"lgo ({path}:2): ",
+        f"lgo ({path}:2): unknown setting; did you mean log?",
         f"LOG ({path}:4): ",
         "no API token",
     ]

