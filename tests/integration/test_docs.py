@@ -3,10 +3,8 @@
 import ast
 import re
 import runpy
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -106,20 +104,6 @@ def write_settings(file: Path, text: str) -> None:
     file.write_text(re.sub(r"(_file: )\S+", rf"\g<1>{secret}", text))
 
 
-def test_commands_in_examples_are_accepted(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("token").write_text("secret")
-    Path("token").chmod(0o600)
-    shown = "\n".join(blocks("console")).replace("\\\n", " ")
-    program = r"^\$ (?:\S+bin/)?thousandeyes-exporter|thousandeyes-exporter:[0-9.]+"
-    commands = re.findall(rf"(?:{program}) +([^&\n]+)", shown, re.M)
-    assert {"check", "once", "demo"} <= {word for each in commands for word in each.split()}
-    for command in commands:
-        arguments = shlex.split(command.replace("/run/secrets/token", "token"))
-        if arguments not in (["--version"], ["."]):
-            assert load(arguments, {}).warnings == ()
-
-
 def log_calls() -> Iterator[tuple[str, str, set[str]]]:
     """Yield event, method of the logger, and fields of each log call in the code."""
     trees = [ast.parse(path.read_text()) for path in (ROOT / "exporter").rglob("*.py")]
@@ -149,36 +133,26 @@ def test_every_reason_is_documented() -> None:
     assert len(ids) == len(set(ids)) > 80
 
 
-STEPS = dict(re.findall(r"^### (\d).*?```yaml\n(.*?)```", PRIVACY, re.M | re.S))
 NOON = 1_795_003_200
 """A weekday at noon in London."""
 
 
-async def published(api: str, step: str, file: Path) -> tuple[str, dict[str, set[str]]]:
-    """Return what is published with the settings of a step: as text, and values by label."""
-    write_settings(file, STEPS.get(step, "{}"))
-    flags = [f"--config.file={file}", f"--api.url={api}", "--api.token=demo"]
-    text, failed = await poll_once(load(flags, {}).settings)
-    assert not failed
-    labels: dict[str, set[str]] = {}
-    for line in re.findall("^thousandeyes_endpoint.*", text, re.M):
-        for name, value in re.findall(r'(\w+)="([^"]*)"', line):
-            labels.setdefault(name, set()).add(value)
-    return text, labels
-
-
-async def test_labels_are_documented_and_each_step_publishes_less(tmp_path: Path) -> None:
-    documented = set(re.findall(r"`(\w+)`", PRIVACY.partition("## What is published")[2]))
+async def test_labels_are_documented_and_the_last_step_publishes_no_agents(tmp_path: Path) -> None:
+    *_, last = re.findall(r"```yaml\n(.*?)```", PRIVACY.partition("## Publish less")[2], re.S)
     simulator = Simulator(World(agents=20, sites=8), clock=lambda: NOON)
-    api, file = await simulator.start(), tmp_path / "settings.yml"
-    steps = [await published(api, step, file) for step in "01234"]
+    published, file = [], tmp_path / "settings.yml"
+    flags = [f"--config.file={file}", f"--api.url={await simulator.start()}", "--api.token=demo"]
+    for settings in ("{}", last):
+        write_settings(file, settings)
+        text, failed = await poll_once(load(flags, {}).settings)
+        assert not failed
+        lines = "\n".join(re.findall("^thousandeyes_endpoint.*", text, re.M))
+        published.append(set(re.findall(r'(\w+)="([^"]*)"', lines)))
     await simulator.stop()
-    (_, plain), (_, hashed), (_, unnamed), (text, grouped), (without, anonymous) = steps
-    assert plain.keys() - {"aid", "protocol", "le"} <= documented
-    assert all(re.fullmatch("[0-9a-f]{16}", name) for name in hashed["agent_name"])
-    assert len(hashed["agent_name"]) == len(plain["agent_name"])
-    assert plain.keys() - unnamed.keys() == {"agent_name"}
-    assert grouped["site"] == {"office", "other"}
-    assert "example.com" not in text
-    assert anonymous.keys() == {"aid", "site", "protocol", "le", "account_group"}
-    assert not [agent for agent in plain["agent"] if agent in without]
+    documented = set(re.findall(r"`(\w+)`", PRIVACY.partition("## What is published")[2]))
+    assert {name for name, _ in published[0]} - {"aid", "protocol", "le"} <= documented
+    agents = {value for name, value in published[0] if name == "agent"}
+    remaining = {"aid", "site", "protocol", "le", "account_group"}
+    assert {name for name, _ in published[1]} == remaining
+    assert {value for name, value in published[1] if name == "site"} == {"office", "other"}
+    assert not [agent for agent in agents if agent in text]

@@ -54,11 +54,6 @@ def no_sessions(request: ApiRequest, payload: Payload) -> None:
         records(payload).clear()
 
 
-def no_rounds(_request: ApiRequest, payload: Payload) -> None:
-    for record in records(payload):
-        record.pop("roundId", None)
-
-
 def late_commits(_request: ApiRequest, payload: Payload) -> None:
     for record in records(payload):
         if "committed" in record:
@@ -72,7 +67,7 @@ def control_characters(_request: ApiRequest, payload: Payload) -> None:
             record[name] = "\x1b[31m\x07red\r\u202e.example"
 
 
-CHANGES = (late_commits, no_sessions, no_rounds, control_characters)
+CHANGES = (late_commits, no_sessions, control_characters)
 FAULTS = {change.__name__: Fault("", "", payload=change) for change in CHANGES}
 FAST = "--poll.interval=1s --poll.overlap=1s --api.requests-per-minute="
 SEARCH = '--filter.search={"platform":["amiga"]}'
@@ -90,7 +85,6 @@ CASES = (
     (SEARCH, "", "nothing", r"warning: .* 1001: .*filter.search \(platform\)"),
     ("", "empty", "nothing", "warning: .* 1001: .*no agents.*has access to 1002"),
     ("", "no_sessions", "nothing", "warning: .* 1001: .*poll.lookback"),
-    ("", "no_rounds", "failed", "error: .*1001: all .* records .*api.version"),
     ("", "bad_records", "warnings", "warning: .* 1001: .*out_of_range [1-9]"),
     ("", "no_networks", "warnings", "warning: .* 1001: only 0 %"),
     ("", "late_commits", "warnings", "warning: .* 1001: .*set poll.overlap to 10m"),

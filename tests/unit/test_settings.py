@@ -69,7 +69,8 @@ def test_the_example_file_has_each_setting_with_its_default(file: WriteFile) -> 
     settings = yaml.safe_load(re.sub(r"(?m)^  # ([a-z_]+: )", r"  \1", text))
     assert [f"{group}.{key}" for group, keys in settings.items() for key in keys] == list(DOCS)
     defaults = {doc.name: doc.default for doc in DOCS.values() if doc.default}
-    assert shown("--config.file", file(text)).items() >= defaults.items()
+    for content in (text, "", "# comment", "api: {}"):
+        assert shown("--config.file", file(content)).items() >= defaults.items()
 
 
 def test_precedence_and_origins(file: WriteFile) -> None:
@@ -116,38 +117,39 @@ def test_a_value_is_the_same_from_all_sources(name: str, content: object, file: 
 
 
 @pytest.mark.parametrize(
-    ("argv", "command", "options"),
-    [
-        ([], "serve", {}),
-        (["demo"], "demo", {}),
-        (["once", "--output", "x"], "once", {"output": Path("x")}),
-        (["check", "--all"], "check", {"output": None, "all": True}),
-    ],
+    ("command", "options"),
+    {
+        "": {},
+        "demo": {},
+        "once --output x": {"output": Path("x")},
+        "check --all": {"output": None, "all": True},
+    }.items(),
 )
-def test_settings_before_or_after_the_command(argv: list[str], command: str, options: Any) -> None:
-    for words in (["--poll.interval", "2m", *argv], [*argv, "--poll.interval", "2m"]):
-        result = load(words, TOKEN)
-        assert (result.command, result.options) == (command, options)
+def test_settings_before_or_after_the_command(command: str, options: Any) -> None:
+    setting, words = ["--poll.interval", "2m"], command.split()
+    for argv in ([*setting, *words], [*words, *setting]):
+        result = load(argv, TOKEN)
+        assert (result.command, result.options) == ([*words, "serve"][0], options)
         assert result.settings.poll.interval == 120
 
 
-@pytest.mark.parametrize(
-    ("argv", "contains"),
-    [
-        (["--poll.intervall", "1m", "check"], ["--poll.intervall", "--poll.interval?"]),
-        (["check", f"--api.tokn={CANARY}"], ["--api.tokn", "--api.token?"]),
-        (["--log.level"], ["--log.level"]),
-        (["chek"], ["check?", "serve, demo, simulate, once, check"]),
-        (["demo", CANARY], ["argument"]),
-        (["demo", f"--all={CANARY}"], ["--all", "--help"]),
-        (["check", "--output", "xml"], ["--output", "json"]),
-        (["--config.file="], ["config.file is empty"]),
-        (["--config.file=/nowhere"], ["/nowhere: cannot be read"]),
-    ],
-)
-def test_a_wrong_command_line_is_the_only_problem(argv: list[str], contains: list[str]) -> None:
-    (problem,) = problems(*argv, environ={"THOUSANDEYES_LOG_LEVEL": "loud"})
-    assert [text for text in contains if text not in problem] == []
+WRONG = {
+    "--poll.intervall 1m check": ["--poll.intervall", "--poll.interval?"],
+    f"check --api.tokn={CANARY}": ["--api.tokn", "--api.token?"],
+    "--log.level": ["--log.level"],
+    "chek": ["check?", "serve, demo, simulate, once, check"],
+    f"demo {CANARY}": ["argument"],
+    f"demo --all={CANARY}": ["--all", "--help"],
+    "check --output xml": ["--output", "json"],
+    "--config.file=": ["config.file is empty"],
+    "--config.file=/nowhere": ["/nowhere: cannot be read"],
+}
+
+
+@pytest.mark.parametrize("argv", WRONG)
+def test_a_wrong_command_line_is_the_only_problem(argv: str) -> None:
+    (problem,) = problems(*argv.split(), environ={"THOUSANDEYES_LOG_LEVEL": "loud"})
+    assert [text for text in WRONG[argv] if text not in problem] == []
 
 
 def test_an_empty_value_is_an_error(file: WriteFile) -> None:
@@ -157,11 +159,6 @@ def test_an_empty_value_is_an_error(file: WriteFile) -> None:
     ):
         assert {each.split()[0] for each in found} == DOCS.keys()
     assert len(problems(f"--config.file={file('api: {url: , email: , proxy: null}')}")) == 3
-
-
-@pytest.mark.parametrize("content", ["", "# comment", "api:", "api: {}"])
-def test_a_file_without_settings(content: str, file: WriteFile) -> None:
-    assert load(["--config.file", file(content)], TOKEN).settings == load([], TOKEN).settings
 
 
 @pytest.mark.parametrize(
@@ -244,23 +241,23 @@ def test_patterns_that_re2_refuses(capfd: pytest.CaptureFixture[str]) -> None:
 # Combinations
 
 
-@pytest.mark.parametrize(
-    ("argv", "contains"),
-    [
-        ("--api.token-file=FILE", "api.token_file (--api.token-file)|(THOUSANDEYES_TOKEN)"),
-        ("--api.email=a@example.com", "api.email (--api.email)|api.version (default)"),
-        ("--api.url=http://192.0.2.1", "api.url (--api.url)|api.allow_insecure (default)"),
-        ("--poll.lookback=30s --poll.overlap=0s", "(--poll.lookback)|poll.interval"),
-        ("--poll.lookback=5m", "(--poll.lookback)|poll.overlap (default)"),
-        ("--metrics.agent-names=hashed", "metrics.agent_names (--metrics.agent-names)"),
-        ("--metrics.agent-names-key-file=FILE", "metrics.agent_names (default)"),
-        ('--otlp.headers={"a":"b"} --otlp.headers-file=FILE', "(--otlp.headers-file)"),
-    ],
-)
-def test_impossible_combinations(argv: str, contains: str, file: WriteFile) -> None:
+CONFLICTS = {
+    "--api.token-file=FILE": "api.token_file (--api.token-file)|(THOUSANDEYES_TOKEN)",
+    "--api.email=a@example.com": "api.email (--api.email)|api.version (default)",
+    "--api.url=http://192.0.2.1": "api.url (--api.url)|api.allow_insecure (default)",
+    "--poll.lookback=30s --poll.overlap=0s": "(--poll.lookback)|poll.interval",
+    "--poll.lookback=5m": "(--poll.lookback)|poll.overlap (default)",
+    "--metrics.agent-names=hashed": "metrics.agent_names (--metrics.agent-names)",
+    "--metrics.agent-names-key-file=FILE": "metrics.agent_names (default)",
+    '--otlp.headers={"a":"b"} --otlp.headers-file=FILE': "(--otlp.headers-file)",
+}
+
+
+@pytest.mark.parametrize("argv", CONFLICTS)
+def test_impossible_combinations(argv: str, file: WriteFile) -> None:
     path = file(f"{CANARY}:{CANARY}", "secret")
     (problem,) = problems(*argv.replace("FILE", path).split())
-    assert [text for text in contains.split("|") if text not in problem] == []
+    assert [text for text in CONFLICTS[argv].split("|") if text not in problem] == []
 
 
 def test_all_problems_are_listed_at_once(file: WriteFile) -> None:
