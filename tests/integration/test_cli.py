@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
-from system.servers import until
+from system.servers import EXPORTER, TOKEN, run, simulator, until
 
 from exporter import NAME, __version__, cli
 from exporter.errors import ExporterError
@@ -24,12 +24,8 @@ from exporter.settings import load, reference
 from exporter.simulator import Simulator, World
 from tests.api_faults import faults
 
-TOKEN = "canary-token"
-AFTERNOON = 1_795_012_350
-"""2026-11-18 14:32:30 UTC, a Wednesday."""
 Capture = pytest.CaptureFixture[str]
 Process = asyncio.subprocess.Process
-EXPORTER = (sys.executable, "-m", "exporter")
 ANY_PORTS = ("--web.listen-address=127.0.0.1:0", "--simulator.listen-address=127.0.0.1:0")
 
 
@@ -48,11 +44,9 @@ def process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 async def api(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]:
     """An API that `execute` queries."""
-    world = World(agents=20, sites=5, account_groups=2)
-    simulator = Simulator(world, token=TOKEN, clock=lambda: AFTERNOON)
-    monkeypatch.setenv("THOUSANDEYES_API_URL", await simulator.start())
-    yield simulator
-    await simulator.stop()
+    async with simulator(World(agents=20, sites=5, account_groups=2)) as (running, url):
+        monkeypatch.setenv("THOUSANDEYES_API_URL", url)
+        yield running
 
 
 async def execute(*argv: str) -> int:
@@ -210,11 +204,9 @@ main()
 
 @pytest.mark.parametrize(
     ("code", "command", "output", "exit_code"),
-    [(SECOND, "", b"canceled\n", 3), (STARTING, "serve", b"", 0), (STARTING, "once", b"", 1)],
+    [(SECOND, "", "canceled\n", 3), (STARTING, "serve", "", 0), (STARTING, "once", "", 1)],
 )
 async def test_a_second_signal_and_one_during_start_up_exit_at_once(
-    code: str, command: str, output: bytes, exit_code: int
+    code: str, command: str, output: str, exit_code: int
 ) -> None:
-    async with started(sys.executable, "-c", code, command) as process:
-        assert (await process.communicate())[0] == output
-        assert process.returncode == exit_code
+    assert await run(sys.executable, "-c", code, command, code=exit_code) == output

@@ -3,6 +3,7 @@
 import ast
 import re
 import runpy
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,11 +27,11 @@ EVENTS = re.findall(r"^\| `(\w+)` \|([^|]*)\|([^|]*)\|", TEXTS["docs/logging.md"
 """Event, levels and fields of the rows in the page."""
 
 
-def blocks(language: str) -> list[str]:
-    """Return the code blocks of a language in all pages, without their indentation."""
-    pattern = re.compile(rf"^( *)```{language}\n(.*?)^ *```$", re.M | re.S)
-    found = [block for text in TEXTS.values() for block in pattern.findall(text)]
-    return [re.sub(f"^{indentation}", "", code, flags=re.M) for indentation, code in found]
+YAML = [
+    textwrap.dedent(block)
+    for text in TEXTS.values()
+    for block in re.findall(r"^ *```yaml\n(.*?)^ *```$", text, re.M | re.S)
+]
 
 
 def anchors(text: str) -> set[str]:
@@ -78,7 +79,7 @@ def test_names_in_pages_exist() -> None:
     assert {"api.url", "--api.token-file", "thousandeyes_up", "check", "poll_skipped"} <= used
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
+@pytest.mark.parametrize("text", YAML)
 def test_yaml_examples_load(text: str, tmp_path: Path) -> None:
     document = yaml.safe_load(text)
     file = tmp_path / "example.yml"
