@@ -153,7 +153,6 @@ async def test_labels_are_documented_and_the_last_step_publishes_no_agents(tmp_p
     documented = set(re.findall(r"`(\w+)`", PRIVACY.partition("## What is published")[2]))
     assert {name for name, _ in published[0]} - {"aid", "protocol", "le"} <= documented
     agents = {value for name, value in published[0] if name == "agent"}
-    remaining = {"aid", "site", "protocol", "le", "account_group"}
-    assert {name for name, _ in published[1]} == remaining
+    assert {name for name, _ in published[1]} == {"aid", "site", "protocol", "le", "account_group"}
     assert {value for name, value in published[1] if name == "site"} == {"office", "other"}
     assert not [agent for agent in agents if agent in text]

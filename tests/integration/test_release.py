@@ -20,14 +20,10 @@ TESTS = "/v7/endpoint/test-results"
 PROBES, AGENTS = f"{TESTS}/local-networks/topologies/filter", "/v7/endpoint/agents"
 
 
-def run(*command: object, code: int = 0, cwd: Path = ROOT, **variables: str) -> str:
-    """Run a program, which must end with this exit code; return its errors."""
+def run(*command: object, cwd: Path = ROOT, **variables: str) -> None:
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
     environment = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1", **variables}
-    words, pipe = [*map(str, command)], subprocess.PIPE
-    done = subprocess.run(words, cwd=cwd, env=environment, stderr=pipe, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    return done.stderr
+    subprocess.run([*map(str, command)], cwd=cwd, env=environment, check=True)
 
 
 def test_workflows_have_no_findings() -> None:
@@ -59,19 +55,6 @@ def test_packages_are_reproducible_and_contain_nothing_else(tmp_path: Path) -> N
     package = (path for path in (ROOT / "exporter").rglob("*") if path.is_file())
     expected = {str(path.relative_to(ROOT)) for path in package if "__pycache__" not in path.parts}
     assert files == expected
-
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [(1, "Python 3.11 or newer (up to 3.14) is required; found 3.10.13"), (0, "python3-venv")],
-)
-def test_make_explains_an_unsuitable_python(status: int, expected: str, tmp_path: Path) -> None:
-    python, cases = tmp_path / "python", "--version) echo Python 3.10.13;; *version_info*) exit"
-    python.write_text(f'#!/bin/sh\ncase "$*" in {cases} {status};; *) exit 1;; esac')
-    python.chmod(0o755)
-    options = f"PYTHON={python}", f"VENV={tmp_path / 'venv'}"
-    assert expected in run("make", *options, "install", code=2)
-    assert not (tmp_path / "venv").exists()
 
 
 @pytest.fixture

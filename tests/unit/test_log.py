@@ -113,7 +113,5 @@ def test_warnings_of_libraries_are_written_once_a_minute(logs: Logs) -> None:
     library.error("out of files")
     read = list(map(fields, logs.lines))
     assert [line.get("repeated") for line in read] == [None, None, "999"]
-    assert {(line["event"], line["logger"], line["level"]) for line in read} == {
-        ("library", "asyncio", "error")
-    }
+    assert read[1].items() >= {"event": "library", "logger": "asyncio", "level": "error"}.items()
     assert read[1]["message"] == r"client 0 failed:\n"

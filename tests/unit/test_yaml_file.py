@@ -1,7 +1,6 @@
 """YAML files: values, line numbers, and what is refused."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,21 @@ CONSTANTS = {"true": True, "false": False, "": None, "~": None, "null": None}
 OTHERS = {"'true'": "true", '""': "", "[]": [], "[a, {b: [c]}]": ["a", {"b": ["c"]}]}
 
 
-@pytest.fixture
-def load(tmp_path: Path) -> Callable[[str], Any]:
+def load(folder: Path, text: str) -> Any:
     """Read a text as a file; a lone surrogate is a byte that is not UTF-8."""
-
-    def load(text: str) -> Any:
-        (tmp_path / "x.yml").write_bytes(text.encode(errors="surrogateescape"))
-        return read(tmp_path / "x.yml")
-
-    return load
+    (folder / "x.yml").write_bytes(text.encode(errors="surrogateescape"))
+    return read(folder / "x.yml")
 
 
-def test_values(load: Any) -> None:
+def test_values(tmp_path: Path) -> None:
     for text, value in ({each: each for each in PLAIN} | CONSTANTS | OTHERS).items():
-        assert load(f"\ufeffa: {text}")[0] == {"a": value}
-    assert load("1: a\ntrue: b\n<<: c\n~: d")[0] == {"1": "a", "true": "b", "<<": "c", "~": "d"}
-    assert [load(text)[0] for text in ("", "\n", "# comment", "---", "~")] == [None] * 5
+        assert load(tmp_path, f"\ufeffa: {text}")[0] == {"a": value}
+    assert load(tmp_path, "1: a\ntrue: b\n<<: c")[0] == {"1": "a", "true": "b", "<<": "c"}
+    assert [load(tmp_path, text)[0] for text in ("", "# comment", "---", "~")] == [None] * 4
 
 
-def test_lines_of_keys_and_items(load: Any) -> None:
-    _, lines = load("# comment\na:\n  b:\n    - x\n    - y: z\n\nc: {d: e}\n")
+def test_lines_of_keys_and_items(tmp_path: Path) -> None:
+    _, lines = load(tmp_path, "# comment\na:\n  b:\n    - x\n    - y: z\n\nc: {d: e}\n")
     expected = {"a": 2, "a.b": 3, "a.b.0": 4, "a.b.1": 5, "a.b.1.y": 5, "c": 7, "c.d": 7}
     assert expected.items() <= {".".join(map(str, key)): n for key, n in lines.items()}.items()
 
@@ -56,9 +50,9 @@ def test_lines_of_keys_and_items(load: Any) -> None:
         (f"a: 1\n{SECRET}", 2),
     ],
 )
-def test_refuses_with_the_line_and_without_values(text: str, line: int, load: Any) -> None:
+def test_refuses_with_the_line_and_without_values(text: str, line: int, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=rf"x\.yml:{line}: ") as caught:
-        load(text)
+        load(tmp_path, text)
     assert SECRET not in str(caught.value)
 
 
