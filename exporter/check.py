@@ -39,9 +39,6 @@ TOP = 8
 """Entries of long lists that are printed; the JSON report has all of them."""
 
 VIEW_DATA = "View endpoint agent data"
-VIEW_AGENTS = "View endpoint agent settings"
-IDENTIFY_AGENTS = "View endpoint data that identifies endpoint agents"
-IDENTIFY_PAGES = "View endpoint data that identifies visited pages"
 
 Section = Mapping[str, Any]
 """Fields of a part of the report, always the same; null is unknown."""
@@ -194,14 +191,18 @@ def _permissions(
     sites: Sequence[str], sessions: Poller, agents: Poller
 ) -> Iterator[tuple[str, str]]:
     """Infer permissions from what was refused, and from names replaced by numbers."""
-    views = ((VIEW_DATA, sessions, bool(sites)), (VIEW_AGENTS, agents, not agents.failure))
+    views = (
+        (VIEW_DATA, sessions, bool(sites)),
+        ("View endpoint agent settings", agents, not agents.failure),
+    )
     for permission, poller, proven in views:
         forbidden = poller.failure and poller.failure.reason == "forbidden"
         yield permission, "missing" if forbidden else "granted" if proven else "unknown"
     names = [agent.name for agent in cast("AgentsSource", agents.source).result.agents]
-    for permission, found in ((IDENTIFY_PAGES, sites), (IDENTIFY_AGENTS, names)):
+    for what, found in (("visited pages", sites), ("endpoint agents", names)):
         masked = all(name.isdigit() or not name for name in found)
-        yield permission, "unknown" if not found else "missing" if masked else "granted"
+        state = "unknown" if not found else "missing" if masked else "granted"
+        yield f"View endpoint data that identifies {what}", state
 
 
 def _series(exporter: Exporter) -> Section:
@@ -275,11 +276,10 @@ def _findings(
         what = f"{folded:,} series above metrics.max_series are in __other__ or dropped"
         yield Finding("warning", "series", what, advice)
     elif published >= NEAR_LIMIT_RATIO * most:
-        what = f"{_percent(published, most)} of metrics.max_series are used"
+        what = f"{published / most:.0%} of metrics.max_series are used"
         yield Finding("warning", "series", what, advice)
     if detail := published - series["with_standard_families"]:
-        share = _percent(detail, published)
-        what = f"metrics.families: standard saves {detail:,} series ({share})"
+        what = f"metrics.families: standard saves {detail:,} series ({detail / published:.0%})"
         yield Finding("note", "series", what, "dashboards and alerts do not need them")
 
     total, limit = requests["total_per_minute"], requests["limit_per_minute"]
@@ -309,8 +309,7 @@ def _group_findings(
     elif not users and (section["filtered"] or not rejected):
         yield Finding("warning", about, *_why_no_data(settings, section, read, visible))
     elif section["joined"] < MIN_JOIN_RATIO * users:
-        share = _percent(section["joined"], users)
-        what = f"only {share} of user sessions have a network session"
+        what = f"only {section['joined'] / users:.0%} of user sessions have a network session"
         advice = f"check the agents' monitoring settings and the permission {VIEW_DATA!r}"
         yield Finding("warning", about, what, advice)
     for poller in others:  # that of agents is a missing permission
@@ -330,7 +329,7 @@ def _group_findings(
         yield Finding(severity, about, what, advice)
     p95 = section["commit_delay_p95_seconds"]
     if p95 and p95 > settings.poll.overlap:
-        what = f"5 % of sessions are committed later than poll.overlap: {p95:.0f} s"
+        what = f"5% of sessions are committed later than poll.overlap: {p95:.0f} s"
         advice = f"set poll.overlap to {format_duration(math.ceil(p95 / 60) * 60)} or more"
         yield Finding("warning", about, what, advice)
 
@@ -358,10 +357,6 @@ def _why_no_data(
     if others := [aid for aid in visible if aid != section["aid"]]:
         advice += f", or set api.account_groups: the token has access to {_format(others)}"
     return what, advice
-
-
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f} %"
 
 
 def _print_report(report: Report, *, all_settings: bool) -> None:
@@ -397,16 +392,18 @@ def _format(value: object) -> str:
         case datetime():
             return f"{value:%Y-%m-%d %H:%M} UTC"
         case Mapping():
-            return _join([f"{key}: {_format(each)}" for key, each in value.items()], "\n")
+            return _join("\n", (f"{key}: {_format(each)}" for key, each in value.items()))
         case list():
-            return _join([_format(each) for each in value], ", ")
+            return _join(", ", map(_format, value))
         case _:
             return str(value)
 
 
-def _join(texts: Sequence[str], separator: str) -> str:
-    more = [f"and {len(texts) - TOP:,} more"] if len(texts) > TOP else []
-    return separator.join([*texts[:TOP], *more])
+def _join(separator: str, texts: Iterable[str]) -> str:
+    shown = list(texts)
+    if len(shown) > TOP:
+        shown[TOP:] = [f"and {len(shown) - TOP:,} more"]
+    return separator.join(shown)
 
 
 def _print_table(console: Console, title: str, rows: Iterable[Sequence[str]]) -> None:

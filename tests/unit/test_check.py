@@ -86,7 +86,7 @@ CASES = (
     ("", "empty", "nothing", "warning: .* 1001: .*no agents.*has access to 1002"),
     ("", "no_sessions", "nothing", "warning: .* 1001: .*poll.lookback"),
     ("", "bad_records", "warnings", "warning: .* 1001: .*out_of_range [1-9]"),
-    ("", "no_networks", "warnings", "warning: .* 1001: only 0 %"),
+    ("", "no_networks", "warnings", "warning: .* 1001: only 0%"),
     ("", "late_commits", "warnings", "warning: .* 1001: .*set poll.overlap to 10m"),
     ("--metrics.max-series=200", "", "warnings", "warning: series: .*__other__"),
     (f"{FAST}100", "", "too_much", r"warning: requests: 12\d .* limit 100"),
