@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 
-def read(path: Path) -> bytes:
-    """Return the content of a regular file.
+def read(path: Path, minimum: int = 1) -> bytes:
+    """Return the content of a regular file with a minimum number of bytes.
 
     Raises:
         OSError: also for a pipe or a terminal, which would block.
@@ -16,7 +16,10 @@ def read(path: Path) -> bytes:
     with open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        return file.read()
+        content = file.read()
+    if len(content) < minimum:
+        raise OSError(errno.EINVAL, "empty file")
+    return content
 
 
 def open_files_hint(error: BaseException | None) -> str:

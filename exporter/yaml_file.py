@@ -20,8 +20,10 @@ KeyPath = tuple[str | int, ...]
 """Keys and list indexes that lead from the top of the document to a value."""
 
 
-def read(path: Path) -> tuple[object, dict[KeyPath, int]]:
+def read(path: Path, minimum: int = 1) -> tuple[object, dict[KeyPath, int]]:
     """Return the value of a document, and the line of each of its keys and list items.
+
+    `minimum` is a number of bytes.
 
     Raises:
         SettingsError: cannot be read, not YAML in UTF-8, or has a duplicate key, anchor, alias,
@@ -29,7 +31,7 @@ def read(path: Path) -> tuple[object, dict[KeyPath, int]]:
     """
     lines: dict[KeyPath, int] = {}
     try:
-        text = files.read(path).decode("utf-8-sig")
+        text = files.read(path, minimum).decode("utf-8-sig")
         _check_events(text)
         node = yaml.compose(text, yaml.BaseLoader)
         return (_value(node, (), lines) if node else None), lines

@@ -219,7 +219,7 @@ def _read_file(path: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Return the groups of a file, and the line of each key. Raises SettingsError."""
     if not path:
         raise SettingsError(["config.file is empty"])
-    content, lines = yaml_file.read(Path(path))
+    content, lines = yaml_file.read(Path(path), minimum=0)
     groups = content if isinstance(content, dict) else {"": content}
     wrong = [name for name, group in groups.items() if not isinstance(group, dict | None)]
     if wrong:

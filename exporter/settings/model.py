@@ -133,12 +133,9 @@ def _otlp_endpoint(text: str) -> str:
 def _read_file(path: Path) -> str:
     """Return the text of a secret's file."""
     try:
-        text = files.read(path).decode("ascii", "replace")
+        return files.read(path).decode("ascii", "replace")
     except OSError as error:
         raise SettingsError([f"cannot read {path}: {error.strerror}"]) from error
-    if not text:
-        raise SettingsError([f"cannot read {path}: empty file"])
-    return text
 
 
 def _read_secret(source: SecretStr | Path | None, minimum: int = 1) -> str:

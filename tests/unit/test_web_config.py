@@ -78,7 +78,7 @@ def issued(file: str = "", **options: Any) -> Change:
     ("text", "expected", "change"),
     [
         *((*case, install) for case in (
-            ("", "1: Input should be a valid dictionary"),
+            ("", "cannot be read: empty file"),
             ("rate_limit: {interval: 0, burst: 0}", "1: unknown or unsupported key"),
             ("- x", "1: "),
             (USERS + USERS, "3: "),
