@@ -120,12 +120,6 @@ class Exporter:
             for source, config in self.sources
         ]
 
-    async def poll_all(self) -> None:
-        """Poll all sources of all account groups once, and publish what they read."""
-        await self.manager.update()
-        await asyncio.gather(*(poller.poll() for poller in self.manager.pollers))
-        await self.publisher.publish()
-
     async def run(self) -> None:
         """Poll, publish and push until canceled."""
         async with asyncio.TaskGroup() as tasks:
@@ -228,15 +222,18 @@ async def poll_once(settings: Settings) -> tuple[str, dict[str, Reason]]:
     """
     exporter = Exporter(settings, process=False)
     try:
-        await exporter.poll_all()
+        await exporter.manager.update()
         if exporter.manager.failure:
             raise exporter.manager.failure
+        pollers = exporter.manager.pollers
+        await asyncio.gather(*(poller.poll() for poller in pollers))
+        await exporter.publisher.publish()
         snapshot = exporter.snapshot
         parts = (snapshot.common, snapshot.tails[Format.TEXT])
         text = b"".join(chunk for part in parts for chunk in plain_chunks(part)).decode()
         failed = {
             poller.aid: poller.failure.reason
-            for poller in exporter.manager.pollers
+            for poller in pollers
             if poller.failure and poller.source.required
         }
         return text + exporter.metrics.render(Format.TEXT), failed

@@ -114,7 +114,10 @@ async def check(loaded: Loaded) -> Report:
     (_, config), *others = exporter.sources
     exporter.sources = [(RecordedSessions, config), *others]
     try:
-        await exporter.poll_all()
+        await exporter.manager.update()
+        for poller in exporter.manager.pollers:  # not at once, because polls have a time limit
+            await poller.poll()
+        await exporter.publisher.publish()
         return _report(loaded, exporter)
     finally:
         await exporter.close()

@@ -66,7 +66,7 @@ def test_the_example_file_has_each_setting_with_its_default(file: WriteFile) -> 
     settings = yaml.safe_load(re.sub(r"(?m)^  # ([a-z_]+: )", r"  \1", text))
     assert [f"{group}.{key}" for group, keys in settings.items() for key in keys] == list(DOCS)
     defaults = {doc.name: doc.default for doc in DOCS.values() if doc.default}
-    for content in (text, "", "# comment", "api: {}"):
+    for content in (text, "", "# comment", "api:", "api: {}"):
         assert shown("--config.file", file(content)).items() >= defaults.items()
 
 
