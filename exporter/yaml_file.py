@@ -31,7 +31,7 @@ def read(path: Path, minimum: int = 1) -> tuple[object, dict[KeyPath, int]]:
     """
     lines: dict[KeyPath, int] = {}
     try:
-        text = files.read(path, minimum).decode("utf-8-sig")
+        text = files.read(path, minimum).decode()
         _check_events(text)
         node = yaml.compose(text, yaml.BaseLoader)
         return (_value(node, (), lines) if node else None), lines

@@ -228,7 +228,7 @@ def test_refused_values(name: str) -> None:
 EXPLAINED = {
     "--filter.exclude-agents=(?=a)b": "(--filter.exclude-agents)|'(?=a)b'|RE2|wiki/Syntax",
     "--api.token-file=FILE": "api.token_file (--api.token-file)|(THOUSANDEYES_TOKEN)",
-    "--api.email=a@example.com": "api.email (--api.email)|api.version (default)",
+    "--poll.lookback=5m": "(--poll.lookback)|poll.overlap (default)",
     "--api.url=http://192.0.2.1": "api.url (--api.url)|api.allow_insecure (default)",
     "--metrics.agent-names=hashed": "metrics.agent_names (--metrics.agent-names)",
     "--metrics.agent-names-key-file=FILE": "metrics.agent_names (default)",
@@ -260,7 +260,7 @@ def test_all_problems_are_listed_at_once(file: WriteFile) -> None:
     starts = [
         "unknown variable THOUSANDEYES_API_URI; did you mean THOUSANDEYES_API_URL?",
         "unknown variable THOUSANDEYES_WEB_PORT",
-        "api.email (THOUSANDEYES_API_EMAIL) ",
+        "api.email (THOUSANDEYES_API_EMAIL) requires v6 in api.version (default)",
         f"poll.lookback ({path}:1) must not be shorter than poll.interval ({path}:1)",
         f"poll.lookback ({path}:1) must be longer than poll.overlap (default)",
         f"agents.interval ({path}:3): must be a duration such as 30s",

@@ -42,7 +42,7 @@ def test_lines_of_keys_and_items(tmp_path: Path) -> None:
         ("a:\n\tb: 1", 2),
         ("a: 1\nb: \x00", 2),
         ("a: 1\nb: \udcff", 2),
-        ("a: " + "[" * 3000, 1),
+        ("a: " + "[" * 30 + "]" * 30, 1),
         (f"a: 1\nb: &{SECRET} 2", 2),
         (f"a: !{SECRET}!x y", 1),
         ("a: 1\nb: !!python/object:os.system {}", 2),
