@@ -24,7 +24,6 @@ PRIVACY = TEXTS["docs/security-and-privacy.md"]
 SETTINGS = reference()
 GROUPS = {doc.name.partition(".")[0] for doc in SETTINGS}
 EVENTS = re.findall(r"^\| `(\w+)` \|([^|]*)\|([^|]*)\|", TEXTS["docs/logging.md"], re.M)
-"""Event, levels and fields of the rows in the page."""
 
 
 YAML = [
@@ -134,8 +133,7 @@ def test_every_reason_is_documented() -> None:
     assert len(ids) == len(set(ids)) > 80
 
 
-NOON = 1_795_003_200
-"""A weekday at noon in London."""
+NOON = 1_795_003_200  # of a weekday in London
 
 
 async def test_labels_are_documented_and_the_last_step_publishes_no_agents(tmp_path: Path) -> None:

@@ -49,7 +49,6 @@ def test_version_is_changed_in_one_place(tmp_path: Path) -> None:
 
 def test_packages_are_reproducible_and_contain_nothing_else(tmp_path: Path) -> None:
     run(".ci/build", sys.executable, tmp_path, SOURCE_DATE_EPOCH="1700000000")
-    assert {path.suffix for path in tmp_path.iterdir()} == {".gz", ".whl"}
     (wheel,) = tmp_path.glob("*.whl")
     files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     package = (path for path in (ROOT / "exporter").rglob("*") if path.is_file())

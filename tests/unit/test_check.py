@@ -1,10 +1,10 @@
 """The check command: findings, verdicts and the report, with the simulated API."""
 
 import json
+import math
 import re
 import socket
 import time
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from exporter.check import Report, check, run_check
 from exporter.errors import SettingsError
-from exporter.settings import Loaded, load
+from exporter.settings import load
 from exporter.simulator import Fault, Simulator, World
 from exporter.simulator.api import ApiRequest, Payload
 from exporter.simulator.faults import records
@@ -28,10 +28,11 @@ WORLD = World(agents=20, sites=5, account_groups=2, sessions_per_minute=20)
 
 
 @asynccontextmanager
-async def simulated(*flags: str, fault: str = "", ahead: float = 0.0) -> AsyncIterator[Loaded]:
+async def simulated(*flags: str, fault: str = "", ahead: float = 0, page_size: int = 1000) -> Any:
     """Run the simulated API with a fault; yields the settings that query it."""
     active = (FAULTS[fault],) if fault in FAULTS else faults(*fault.split())
     simulator = Simulator(WORLD, token=TOKEN, clock=lambda: time.time() + ahead, faults=active)
+    simulator.page_size = page_size
     variables = {"THOUSANDEYES_API_URL": await simulator.start(), "THOUSANDEYES_TOKEN": TOKEN}
     try:
         with capture_logs():
@@ -67,6 +68,7 @@ def control_characters(_request: ApiRequest, payload: Payload) -> None:
             record[name] = "\x1b[31m\x07red\r\u202e.example"
 
 
+COUNTS = ("user_sessions", "network_sessions")
 CHANGES = (late_commits, no_sessions, control_characters)
 FAULTS = {change.__name__: Fault("", "", payload=change) for change in CHANGES}
 FAST = "--poll.interval=1s --poll.overlap=1s --api.requests-per-minute="
@@ -112,7 +114,7 @@ async def test_warns_of_clock_skew_and_near_the_limit_of_series() -> None:
 
 
 async def test_reports_sessions_series_and_requests() -> None:
-    result = await report("--api.account-groups=all --filter.exclude-sites=mail.*")
+    result = await report("--api.account-groups=all --filter.exclude-sites=mail.*", page_size=100)
     for group in result.account_groups:
         assert set(group["permissions"].values()) == {"granted"}
         assert group["agents"] == 10
@@ -123,8 +125,10 @@ async def test_reports_sessions_series_and_requests() -> None:
     assert series["published"] == published == sum(series["by_site"].values())
     assert published < sum(series["by_family"].values()) < series["scrape_samples"]
     assert "mail.example.com" not in series["by_site"]
-    assert (demand["sessions"], demand["account_groups"]) == (4, pytest.approx(1 / 5))
-    assert demand["agents"] == pytest.approx(2 / 5)
+    counts = [group[name] for group in result.account_groups for name in COUNTS]
+    # Of 15 minutes, later polls read 7: the overlap, the interval and a round.
+    assert demand["sessions"] == math.ceil(sum(math.ceil(n / 100) for n in counts) * 7 / 15)
+    assert (demand["agents"], demand["account_groups"]) == (pytest.approx(0.4), pytest.approx(0.2))
     assert result.requests["total_per_minute"] == pytest.approx(sum(demand.values()))
 
 

@@ -39,7 +39,6 @@ def test_lines_of_keys_and_items(tmp_path: Path) -> None:
     [
         ("a: 1\nb: 2\na: 3", 3),
         ("a: 1\n? [b]\n: c", 2),
-        ("a:\n\tb: 1", 2),
         ("a: 1\nb: \x00", 2),
         ("a: 1\nb: \udcff", 2),
         ("a: " + "[" * 30 + "]" * 30, 1),
