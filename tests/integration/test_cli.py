@@ -141,7 +141,7 @@ async def test_once_writes_the_exposition(api: Simulator, tmp_path: Path, capsys
         assert {"thousandeyes_up", "thousandeyes_endpoint_latency_seconds"} <= families
 
 
-async def test_once_fails_if_it_cannot_write(api: Simulator, monkeypatch: Any) -> None:
+async def test_once_fails_if_it_cannot_write(api: Any, tmp_path: Path, monkeypatch: Any) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as pipe:
@@ -149,8 +149,9 @@ async def test_once_fails_if_it_cannot_write(api: Simulator, monkeypatch: Any) -
             monkeypatch.setattr("sys.stdout", stdout)
             with pytest.raises(ExporterError, match="cannot write to standard output"):
                 await execute("once")
-    for path in ("/dev/null", "/nowhere/x.prom", "."):
-        with pytest.raises(ExporterError, match=f"cannot write {re.escape(path)} "):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path / "missing/x.prom", tmp_path):
+        with pytest.raises(ExporterError, match=f"cannot write {path} "):
             await execute("once", f"--output={path}")
 
 
