@@ -2,8 +2,9 @@
 
 # ruff: noqa: E501  one line for each family
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import NamedTuple
 
 import numpy as np
@@ -44,34 +45,29 @@ class SiteKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Published state of one histogram of one site."""
+    """One histogram of one site."""
 
     buckets: tuple[int, ...]
     """Cumulative counts, one for each upper bound and one for infinity."""
     sum: float
 
+    def plus(self, buckets: Sequence[int], total: float) -> "Histogram":
+        """Return the histogram with more observations."""
+        return Histogram(tuple(map(add, self.buckets, buckets)), self.sum + total)
+
 
 @dataclass(frozen=True, slots=True)
 class SiteMetrics:
-    """Published state of one site."""
+    """Counters of one site."""
 
     sessions: int
     histograms: tuple[Histogram, ...]
     """In the order of `HISTOGRAMS`."""
 
 
-class _Accumulator:
-    """Mutable counters of one site."""
-
-    def __init__(self) -> None:
-        self.sessions = 0
-        self.buckets = [np.zeros(len(family.buckets) + 1, dtype=np.int64) for family in HISTOGRAMS]
-        self.sums = [0.0] * len(HISTOGRAMS)
-        self.last_session = 0.0
-
-    def snapshot(self) -> SiteMetrics:
-        cumulative = (tuple(np.cumsum(buckets).tolist()) for buckets in self.buckets)
-        return SiteMetrics(self.sessions, tuple(map(Histogram, cumulative, self.sums)))
+_NO_SESSIONS = SiteMetrics(
+    0, tuple(Histogram((0,) * (len(each.buckets) + 1), 0.0) for each in HISTOGRAMS)
+)
 
 
 class SiteHistograms:
@@ -92,7 +88,8 @@ class SiteHistograms:
         """
         self._fields = fields
         self._max_sites = max_sites
-        self._sites: dict[SiteKey, _Accumulator] = {}
+        self._sites: dict[SiteKey, SiteMetrics] = {}
+        self._last_session: dict[SiteKey, float] = {}
         self._observed = SeenIds(2 * lookback)
         self._started = False
 
@@ -107,46 +104,44 @@ class SiteHistograms:
         folded: dict[Key, SiteKey] = {}
         for key in sorted({user.key[1:] for user, _ in sessions}):
             folded[key] = site = self._fold(SiteKey(*key))
-            self._sites.setdefault(site, _Accumulator()).last_session = now
+            self._sites.setdefault(site, _NO_SESSIONS)
+            self._last_session[site] = now
         countable = {key for key, site in folded.items() if site in published or not self._started}
-        complete = {
-            session[0].id: session
-            for session in sessions
-            if session[1] and session[0].key[1:] in countable
-        }
-        new = [
-            complete[user.id] for user in self._observed.add(user for user, _ in complete.values())
-        ]
-        if self._started and new:
-            self._count(new, [folded[user.key[1:]] for user, _ in new])
+        complete = [each for each in sessions if each[1] and each[0].key[1:] in countable]
+        ids = {user.id for user in self._observed.add(user for user, _ in complete)}
+        if self._started and ids:
+            self._count([each for each in complete if each[0].id in ids], folded)
         self._started = True
-        self._sites = {
-            site: each
-            for site, each in self._sites.items()
-            if each.last_session > now - RETENTION_SECONDS
-        }
+        for site, last_session in list(self._last_session.items()):
+            if last_session <= now - RETENTION_SECONDS:
+                del self._sites[site], self._last_session[site]
 
     def snapshot(self) -> dict[SiteKey, SiteMetrics]:
         """Return the counters of all sites, sorted by site and protocol."""
-        return {site: self._sites[site].snapshot() for site in sorted(self._sites)}
+        return dict(sorted(self._sites.items()))
 
-    def _count(self, sessions: Sequence[Joined], sites: Sequence[SiteKey]) -> None:
-        positions = {site: position for position, site in enumerate(dict.fromkeys(sites))}
-        codes = np.array([positions[site] for site in sites], dtype=np.int64)
-        accumulators = [self._sites[site] for site in positions]
+    def _count(self, sessions: Sequence[Joined], sites: Mapping[Key, SiteKey]) -> None:
+        positions: dict[SiteKey, int] = {}
+        owner = [sites[user.key[1:]] for user, _ in sessions]
+        codes = np.array([positions.setdefault(site, len(positions)) for site in owner])
         columns = to_columns(sessions, self._fields)
-        for each, count in zip(accumulators, np.bincount(codes).tolist(), strict=True):
-            each.sessions += count
-        for index, family in enumerate(HISTOGRAMS):
+        increases = []
+        for family in HISTOGRAMS:
             values, size = columns[family.field], len(family.buckets) + 1
             present = ~np.isnan(values)
             owners, values = codes[present], values[present]
             cells = owners * size + np.searchsorted(family.buckets, values, side="left")
             counts = np.bincount(cells, minlength=len(positions) * size).reshape(-1, size)
-            sums = np.bincount(owners, values, len(positions)).tolist()
-            for each, row, total in zip(accumulators, counts, sums, strict=True):
-                each.buckets[index] += row
-                each.sums[index] += total
+            sums = np.bincount(owners, values, len(positions))
+            increases.append((counts.cumsum(axis=1).tolist(), sums.tolist()))
+        sessions_of = np.bincount(codes).tolist()
+        for site, position in positions.items():
+            old = self._sites[site]
+            histograms = [
+                histogram.plus(counts[position], sums[position])
+                for histogram, (counts, sums) in zip(old.histograms, increases, strict=True)
+            ]
+            self._sites[site] = SiteMetrics(old.sessions + sessions_of[position], tuple(histograms))
 
     def _fold(self, site: SiteKey) -> SiteKey:
         """Return the site itself, or the key under which it is counted above the limit.
