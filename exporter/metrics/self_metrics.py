@@ -2,6 +2,8 @@
 
 import platform
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -24,11 +26,12 @@ from exporter import __version__
 from exporter.errors import REASONS, REJECTION_REASONS
 from exporter.metrics.exposition import Format
 
-PREFIX = "thousandeyes_exporter_"
+NAMESPACE = "thousandeyes_exporter"
 CODES = ("200", "400", "401", "403", "404", "429", "500", "502", "503", "error")
 """Values of `code` that start at 0; `error` means that there was no response."""
 COMMIT_DELAY_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 120, 180, 240, 300, 600, 900)
 REQUEST_DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+POLL = ("aid", "source")
 
 
 class OrganizationLimits(NamedTuple):
@@ -51,73 +54,69 @@ class SelfMetrics:
         self.registry = registry = CollectorRegistry()
         self.rate_limit = OrganizationLimits()
 
-        def counter(name: str, help_: str, *labels: str) -> Counter:
-            return Counter(PREFIX + name, help_, labels, registry=registry)
-
-        def gauge(name: str, help_: str, *labels: str) -> Gauge:
-            return Gauge(PREFIX + name, help_, labels, registry=registry)
-
-        poll = ("aid", "source")
-        self.up = Gauge(
-            "thousandeyes_up",
+        counter = partial(Counter, namespace=NAMESPACE, registry=registry)
+        gauge = partial(Gauge, namespace=NAMESPACE, registry=registry)
+        histogram = partial(Histogram, namespace=NAMESPACE, registry=registry)
+        self.up = gauge(
+            "up",
             "Whether the last poll was complete (1) or failed (0).",
-            poll,
-            registry=registry,
+            POLL,
+            namespace="thousandeyes",
         )
         self.build_info = gauge(
-            "build_info", "Versions of the exporter and of Python: always 1.", "version", "python"
+            "build_info", "Versions of the exporter and of Python: always 1.", ["version", "python"]
         )
-        self.polls = counter("polls", "Polls, complete and failed.", *poll)
-        self.poll_failures = counter("poll_failures", "Failed polls by reason.", *poll, "reason")
+        self.polls = counter("polls", "Polls, complete and failed.", POLL)
+        self.poll_failures = counter("poll_failures", "Failed polls by reason.", [*POLL, "reason"])
         self.polls_skipped = counter(
-            "polls_skipped", "Polls skipped because the previous one was still running.", *poll
+            "polls_skipped", "Polls skipped because the previous one was still running.", POLL
         )
         self.last_poll_timestamp = gauge(
             "last_poll_timestamp_seconds",
             "End of the last poll, Unix time of the API's clock.",
-            *poll,
+            POLL,
         )
         self.last_poll_success_timestamp = gauge(
             "last_poll_success_timestamp_seconds",
             "End of the last complete poll, Unix time of the API's clock.",
-            *poll,
+            POLL,
         )
         self.last_poll_duration = gauge(
-            "last_poll_duration_seconds", "Duration of the last poll.", *poll
+            "last_poll_duration_seconds", "Duration of the last poll.", POLL
         )
         self.poll_interval = gauge(
-            "poll_interval_seconds", "Configured time between polls.", "source"
+            "poll_interval_seconds", "Configured time between polls.", ["source"]
         )
         self.newest_round = gauge(
             "newest_round_timestamp_seconds",
             "Start of the newest measurement round, Unix time.",
-            *poll,
+            POLL,
         )
         self.sessions = gauge(
-            "sessions", "Sessions in the look-back window by join state.", "aid", "state"
+            "sessions", "Sessions in the look-back window by join state.", ["aid", "state"]
         )
-        self.session_commit_delay = Histogram(
-            f"{PREFIX}session_commit_delay_seconds",
+        self.session_commit_delay = histogram(
+            "session_commit_delay_seconds",
             "Time from session to commit (API fields date, committed); each new session once.",
             ["aid"],
             buckets=COMMIT_DELAY_BUCKETS,
-            registry=registry,
         )
         self.records_rejected = counter(
-            "records_rejected", "API records that were rejected, by reason.", *poll, "reason"
+            "records_rejected", "API records that were rejected, by reason.", [*POLL, "reason"]
         )
         self.api_requests = counter(
-            "api_requests", "API requests by status code; code error: no response.", "route", "code"
+            "api_requests",
+            "API requests by status code; code error: no response.",
+            ["route", "code"],
         )
-        self.api_request_duration = Histogram(
-            f"{PREFIX}api_request_duration_seconds",
+        self.api_request_duration = histogram(
+            "api_request_duration_seconds",
             "Duration of API requests.",
             ["route"],
             buckets=REQUEST_DURATION_BUCKETS,
-            registry=registry,
         )
         self.api_retries = counter(
-            "api_retries", "API requests that were retried, by reason.", "reason"
+            "api_retries", "API requests that were retried, by reason.", ["reason"]
         )
         self.series = gauge("series", "Series of the per-session metrics.")
         self.series_limit = gauge(
@@ -129,41 +128,26 @@ class SelfMetrics:
         self.snapshot_size = gauge(
             "snapshot_size_bytes", "Size of the snapshot as uncompressed text."
         )
-        pushes = registry if otlp else None
-        self.otlp_pushes = Counter(
-            f"{PREFIX}otlp_pushes", "Pushes with OTLP, complete and failed.", registry=pushes
+        counter = partial(counter, registry=registry if otlp else None)
+        gauge = partial(gauge, registry=registry if otlp else None)
+        self.otlp_pushes = counter("otlp_pushes", "Pushes with OTLP, complete and failed.")
+        self.otlp_push_failures = counter(
+            "otlp_push_failures", "Failed pushes with OTLP by reason.", ["reason"]
         )
-        self.otlp_push_failures = Counter(
-            f"{PREFIX}otlp_push_failures",
-            "Failed pushes with OTLP by reason.",
-            ["reason"],
-            registry=pushes,
-        )
-        self.otlp_last_push_success_timestamp = Gauge(
-            f"{PREFIX}otlp_last_push_success_timestamp_seconds",
+        self.otlp_last_push_success_timestamp = gauge(
+            "otlp_last_push_success_timestamp_seconds",
             "End of the last complete push with OTLP, Unix time; 0: none yet.",
-            registry=pushes,
         )
-        self.otlp_last_push_duration = Gauge(
-            f"{PREFIX}otlp_last_push_duration_seconds",
-            "Duration of the last push with OTLP.",
-            registry=pushes,
+        self.otlp_last_push_duration = gauge(
+            "otlp_last_push_duration_seconds", "Duration of the last push with OTLP."
         )
-        self.otlp_data_points = Counter(
-            f"{PREFIX}otlp_data_points",
-            "Data points that the OTLP receiver accepted.",
-            registry=pushes,
+        self.otlp_data_points = counter(
+            "otlp_data_points", "Data points that the OTLP receiver accepted."
         )
-        self.otlp_data_points_rejected = Counter(
-            f"{PREFIX}otlp_data_points_rejected",
+        self.otlp_data_points_rejected = counter(
+            "otlp_data_points_rejected",
             "Data points that the OTLP receiver rejected in requests that it accepted.",
-            registry=pushes,
         )
-        self._by_account_group: tuple[MetricWrapperBase, ...] = (
-            self.up, self.polls, self.poll_failures, self.polls_skipped, self.last_poll_timestamp,
-            self.last_poll_success_timestamp, self.last_poll_duration, self.newest_round,
-            self.sessions, self.session_commit_delay, self.records_rejected,
-        )  # fmt: skip
         self.build_info.labels(__version__, platform.python_version()).set(1)
         registry.register(_RateLimitCollector(self))
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR) if process else ():
@@ -190,8 +174,10 @@ class SelfMetrics:
 
     def remove(self, aid: str) -> None:
         """Remove all series of an account group that is no longer polled."""
-        for metric in self._by_account_group:
-            metric.remove_by_labels({"aid": aid})
+        for metric in vars(self).values():
+            if isinstance(metric, MetricWrapperBase):
+                with suppress(ValueError):  # it has no such label
+                    metric.remove_by_labels({"aid": aid})
 
     def render(self, format_: Format) -> str:
         """Return the text of all metrics, with the end marker in OpenMetrics."""
@@ -208,18 +194,13 @@ class _RateLimitCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         limits = self._metrics.rate_limit
+        granted = "Requests per minute that the API grants the organization."
+        left = "Requests left to the organization in this minute."
+        reset = "Time at which the rate limit resets, Unix time."
         for name, help_, value in (
-            ("requests", "Requests per minute that the API grants the organization.", limits.limit),
-            (
-                "remaining_requests",
-                "Requests left to the organization in this minute.",
-                limits.remaining,
-            ),
-            (
-                "reset_timestamp_seconds",
-                "Time at which the rate limit resets, Unix time.",
-                limits.reset,
-            ),
+            ("requests", granted, limits.limit),
+            ("remaining_requests", left, limits.remaining),
+            ("reset_timestamp_seconds", reset, limits.reset),
         ):
             if value is not None:
-                yield GaugeMetricFamily(f"{PREFIX}api_rate_limit_{name}", help_, value)
+                yield GaugeMetricFamily(f"{NAMESPACE}_api_rate_limit_{name}", help_, value)
