@@ -19,7 +19,6 @@ from exporter.metrics.families import (
     BOOLEAN,
     BYTES,
     COUNT,
-    EPOCH_MILLISECONDS,
     MILLISECONDS,
     PERCENT,
     RATIO,
@@ -27,8 +26,8 @@ from exporter.metrics.families import (
     Family,
     Table,
 )
-from exporter.sources.aggregate import PERIOD_FIELDS, Columns
-from exporter.sources.round_source import RoundsConfig, RoundSource
+from exporter.sources.aggregate import Columns
+from exporter.sources.round_source import RoundsConfig, RoundSource, units
 from exporter.sources.rows import Batch, Key, Row
 from exporter.sources.session_filter import SessionFilter
 from exporter.thousandeyes import v7
@@ -77,22 +76,11 @@ AGENTS = Table(
 )  # fmt: skip
 """Gauges of each agent, over all of its targets."""
 
-_NUMBERS = {
-    **{
-        family.field: family.unit
-        for family in (*TARGETS.families, *AGENTS.families)
-        if family.field not in (_TARGET_SCORE, "roundId")  # which are derived
-    },
-    **dict.fromkeys(_SCORES.values(), SCORE),
-    **dict.fromkeys((f"{_CPU}.count", f"{_MEMORY}.count"), COUNT),
-    **dict.fromkeys(PERIOD_FIELDS, EPOCH_MILLISECONDS),
-}
-
 
 class TopologyRecord(Record[Row]):
     """One probe (API: local network topology)."""
 
-    numbers = _NUMBERS
+    numbers = units(TARGETS, AGENTS)
     agent_id: Id
     round_id: Round
     type: str | None = None
@@ -117,7 +105,7 @@ class LocalNetworksSource(RoundSource):
     name = "local_networks"
     priority = 2
     round_seconds = 300
-    fields = (tuple(_NUMBERS),)
+    fields = (tuple(TopologyRecord.numbers),)
     record_names = ("rows",)
     listings: ClassVar = {
         "v7": (
@@ -152,7 +140,5 @@ class LocalNetworksSource(RoundSource):
         """See `RoundSource.derive`: no loss where ICMP is blocked, one score for each target."""
         columns["icmpPing.loss"][columns["isIcmpBlocked"] == 1.0] = np.nan
         types = np.array([key[-1] for key in keys])
-        columns[_TARGET_SCORE] = np.full(len(keys), np.nan)
-        for type_, field in _SCORES.items():
-            rows = types == type_
-            columns[_TARGET_SCORE][rows] = columns[field][rows]
+        scores = [columns[field] for field in _SCORES.values()]
+        columns[_TARGET_SCORE] = np.select([types == each for each in _SCORES], scores, np.nan)

@@ -9,8 +9,8 @@ from typing import ClassVar, TypeVar
 
 from exporter.clock import poll_deadline
 from exporter.errors import PollError
-from exporter.metrics.families import SeriesTable, Table
-from exporter.sources.aggregate import Columns, Fields, aggregate
+from exporter.metrics.families import COUNT, EPOCH_MILLISECONDS, SeriesTable, Table, Unit
+from exporter.sources.aggregate import PERIOD_FIELDS, Columns, Fields, aggregate
 from exporter.sources.results import Result
 from exporter.sources.rows import Batch, Joined, Key, Row, RowStore, SeenIds
 from exporter.sources.source import TIME_LIMIT_RATIO, Context, Source
@@ -39,6 +39,17 @@ class RoundsConfig:
     """What is published."""
     search: Search
     """Filter that the API applies."""
+
+
+def units(*tables: Table) -> dict[str, Unit]:
+    """Return the units of the numeric fields of tables, and of weights and sampling periods."""
+    found: dict[str, Unit] = {}
+    for family in (family for table in tables for family in table.families):
+        if family.aggregation not in ("count", "round"):
+            found |= dict.fromkeys(family.field.split(", "), family.unit)
+        if family.aggregation == "weighted_mean":
+            found[f"{family.field.rpartition('.')[0]}.count"] = COUNT
+    return found | dict.fromkeys(PERIOD_FIELDS, EPOCH_MILLISECONDS)
 
 
 class RoundSource(Source):
@@ -113,11 +124,9 @@ class RoundSource(Source):
         self._covered_until = end
         for reason, count in accepted.rejected.items():
             self.metrics.records_rejected.labels(self.aid, self.name, reason).inc(count)
-        delays = [row.commit_delay for row in new if row.commit_delay >= 0]
-        if delays and not first:  # those of the first poll may have been observed before a restart
-            observe = self.metrics.session_commit_delay.labels(self.aid).observe
-            for delay in delays:
-                observe(delay)
+        if not first:  # those of the first poll may have been observed before a restart
+            for delay in (row.commit_delay for row in new if row.commit_delay >= 0):
+                self.metrics.session_commit_delay.labels(self.aid).observe(delay)
         read = map(len, batch.listings)
         return {
             **dict(zip(self.record_names, read, strict=True)),

@@ -17,7 +17,6 @@ from exporter.labels import sanitize
 from exporter.metrics.families import (
     BYTES,
     COUNT,
-    EPOCH_MILLISECONDS,
     MILLISECONDS,
     PERCENT,
     RATIO,
@@ -25,9 +24,9 @@ from exporter.metrics.families import (
     SeriesTable,
     Table,
 )
-from exporter.sources.aggregate import PERIOD_FIELDS, aggregate
+from exporter.sources.aggregate import aggregate
 from exporter.sources.results import SessionsResult
-from exporter.sources.round_source import RoundsConfig, RoundSource
+from exporter.sources.round_source import RoundsConfig, RoundSource, units
 from exporter.sources.rows import Batch, Joined, Key, Row
 from exporter.sources.session_filter import SessionFilter
 from exporter.sources.site_histograms import SiteHistograms
@@ -76,14 +75,7 @@ SERIES = Table(
 )  # fmt: skip
 """Per-session gauges."""
 
-_UNITS = {
-    **{
-        family.field: family.unit
-        for family in SERIES.families
-        if family.aggregation not in ("count", "round")
-    },
-    **dict.fromkeys(PERIOD_FIELDS, EPOCH_MILLISECONDS),
-}
+_UNITS = units(SERIES)
 _USER = {path: unit for path, unit in _UNITS.items() if "." not in path}
 _NETWORK = {path: unit for path, unit in _UNITS.items() if "." in path}
 FIELDS = tuple(_USER), tuple(_NETWORK)
