@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 PREFIX = "thousandeyes_endpoint_"
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +118,17 @@ class Table:
         )
         return Table(self.labels, tuple(families))
 
-    def ones(self, keys: "Sequence[tuple[str, ...]]") -> "SeriesTable":
+    def ones(self, keys: Sequence[tuple[str, ...]]) -> "SeriesTable":
         """Return series of which each has the value 1 in all families."""
-        ones = {family.short_name: np.ones(len(keys)) for family in self.families}
-        return SeriesTable(self.labels, self.families, keys, ones)
+        return self.series(keys, np.ones((len(keys), len(self.families))))
+
+    def series(
+        self, keys: Sequence[tuple[str, ...]], rows: Sequence[Sequence[float]] | Floats
+    ) -> "SeriesTable":
+        """Return series with a row of values for each key, in the order of the families."""
+        columns = np.reshape(rows, (len(keys), len(self.families))).astype(np.float64).T
+        names = [family.short_name for family in self.families]
+        return SeriesTable(self.labels, self.families, keys, dict(zip(names, columns, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,7 @@ class SeriesTable:
     families: tuple[Family, ...]
     keys: Sequence[tuple[str, ...]]
     """Values of the labels; sorted and unique."""
-    columns: dict[str, npt.NDArray[np.float64]]
+    columns: dict[str, Floats]
     """Short name of the family to one value for each key, in base units; NaN: no sample."""
 
     @property

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import msgspec
-import numpy as np
 import structlog
 from msgspec import Raw, Struct
 
@@ -28,6 +27,7 @@ from exporter.metrics.families import (
     Table,
 )
 from exporter.sources.results import Result
+from exporter.sources.rows import Key
 from exporter.sources.source import TIME_LIMIT_RATIO, Context, Source
 from exporter.thousandeyes import v6, v7
 from exporter.thousandeyes.schema import Id, Listing, Record, Rejected, parse_time
@@ -62,8 +62,6 @@ TABLES = (INFO, CONNECTION, STATE, FAILURES)
 
 EXPANSIONS = {"expand": f"{_INTERFACE},vpnProfiles"}
 """Query that asks API v7 for interfaces and VPNs."""
-MAX_INTERFACES = 100
-"""Maximum number of interfaces of an agent that are compared."""
 _PREFERENCE = {"ethernet": 0, "wireless": 1, "modem": 2}
 """Which of several interfaces that are connected carries the traffic."""
 
@@ -72,37 +70,26 @@ class Agent(Struct, frozen=True, gc=False):
     """One endpoint agent; empty strings and NaN for what the API did not send."""
 
     id: str
-    name: str = ""
-    platform: str = ""
-    version: str = ""
-    os_version: str = ""
-    location: str = ""
-    last_seen: float = math.nan
-    """Unix seconds."""
-    disk_free: float = math.nan
-    """0 to 1."""
-    connection: str = ""
-    """Hardware type of the interface in use."""
-    wifi_signal: float = math.nan
-    """dBm."""
-    link_speed: float = math.nan
-    """Bytes per second."""
-    isp: str = ""
-    vpn: str = ""
-    failures: tuple[str, ...] = ()
+    name: str
+    info: Key
+    """The other labels of `INFO`."""
+    connection: Key
+    """Labels of `CONNECTION`."""
+    state: Sequence[float]
+    """Values of the families of `STATE`."""
+    failures: Sequence[str]
     """Codes of the reasons why it cannot measure."""
 
 
-class _Location(Struct, gc=False, rename="camel"):
+class _Details(Struct, gc=False, rename="camel"):
+    """What is read of the objects in an agent; each of them has one of these fields."""
+
     location_name: str | None = None
-
-
-class _Ethernet(Struct, gc=False, rename="camel"):
-    link_speed: float | None = None
-
-
-class _Wireless(Struct, gc=False, rename="camel"):
+    as_name: str | None = None
+    vpn_type: str | None = None
+    reason_code: str | None = None
     rssi: float | None = None
+    link_speed: float | None = None
 
 
 class _Address(Struct, gc=False, rename="camel"):
@@ -115,8 +102,8 @@ class _Address(Struct, gc=False, rename="camel"):
 class _Interface(Struct, gc=False, rename="camel"):
     hardware_type: str | None = None
     address_profiles: list[_Address] | None = None
-    ethernet_profile: _Ethernet | None = None
-    wireless_profile: _Wireless | None = None
+    ethernet_profile: _Details | None = None
+    wireless_profile: _Details | None = None
 
     def rank(self) -> tuple[bool, bool, int]:
         """Order of preference; the smallest is the interface in use."""
@@ -131,18 +118,6 @@ def _sent(value: Raw) -> bool:
     return bytes(value) not in (b"null", b'""')
 
 
-class _Asn(Struct, gc=False, rename="camel"):
-    as_name: str | None = None
-
-
-class _Vpn(Struct, gc=False, rename="camel"):
-    vpn_type: str | None = None
-
-
-class _Failure(Struct, gc=False, rename="camel"):
-    reason_code: str | None = None
-
-
 class AgentRecord(Record[Agent]):
     """An endpoint agent."""
 
@@ -151,42 +126,39 @@ class AgentRecord(Record[Agent]):
     platform: str | None = None
     version: str | None = None
     os_version: str | None = None
-    location: _Location | None = None
+    location: _Details | None = None
     last_seen: str | None = None
     free_disk_space_normalized: float | None = None
-    asn_details: _Asn | None = None
-    agent_explainability_failures: list[_Failure] | None = None
+    asn_details: _Details | None = None
+    agent_explainability_failures: list[_Details] | None = None
     network_interface_profiles: list[_Interface] | None = None
-    vpn_profiles: list[_Vpn] | None = None
+    vpn_profiles: list[_Details] | None = None
 
     def convert(self, values: bytes, rejected: Rejected) -> Agent:
         """See `Record.convert`."""
+        nothing = _Details()
+        interface = min(self.network_interface_profiles or [_Interface()], key=_Interface.rank)
+        wireless = interface.wireless_profile or nothing
+        ethernet = interface.ethernet_profile or nothing
+        location, asn = self.location or nothing, self.asn_details or nothing
+        vpns = sorted(sanitize(each.vpn_type) for each in self.vpn_profiles or [nothing])
+        info = self.platform, self.version, self.os_version, location.location_name
         time = parse_time(self.last_seen, rejected)
-        interfaces = (self.network_interface_profiles or [_Interface()])[:MAX_INTERFACES]
-        interface = min(interfaces, key=_Interface.rank)
-        wireless, ethernet = interface.wireless_profile, interface.ethernet_profile
-        speed = _number(ethernet.link_speed if ethernet else None)
+        state = (
+            time.timestamp() if time else None,
+            wireless.rssi,
+            ethernet.link_speed and ethernet.link_speed / MEGABITS_PER_SECOND.divisor,
+            self.free_disk_space_normalized,
+        )
         failures = {sanitize(each.reason_code) for each in self.agent_explainability_failures or ()}
         return Agent(
-            id=sanitize(self.id),
-            name=sanitize(self.name),
-            platform=sanitize(self.platform),
-            version=sanitize(self.version),
-            os_version=sanitize(self.os_version),
-            location=sanitize(self.location.location_name if self.location else None),
-            last_seen=time.timestamp() if time else math.nan,
-            disk_free=_number(self.free_disk_space_normalized),
-            connection=sanitize(interface.hardware_type),
-            wifi_signal=_number(wireless.rssi if wireless else None),
-            link_speed=speed / MEGABITS_PER_SECOND.divisor,
-            isp=sanitize(self.asn_details.as_name if self.asn_details else None),
-            vpn=min((sanitize(each.vpn_type) for each in self.vpn_profiles or ()), default=""),
-            failures=tuple(sorted(failures - {""})),
+            sanitize(self.id),
+            sanitize(self.name),
+            tuple(map(sanitize, info)),
+            (sanitize(interface.hardware_type), sanitize(asn.as_name), vpns[0]),
+            tuple(math.nan if value is None else value for value in state),
+            tuple(sorted(failures - {""})),
         )
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 class _V6AgentRecord(AgentRecord):
@@ -201,11 +173,7 @@ class AgentsResult(Result):
     agents: Sequence[Agent] = ()
 
 
-AgentNames = Callable[[str], str]
-"""Returns the name as it is published."""
-
-
-def agent_names(mode: Literal["plain", "hashed", "off"], key: str = "") -> AgentNames:
+def agent_names(mode: Literal["plain", "hashed", "off"], key: str = "") -> Callable[[str], str]:
     """Return the function that replaces or removes the name of an agent.
 
     A hashed name is the first 16 hexadecimal digits of the HMAC-SHA-256 of the name: the same for
@@ -224,7 +192,8 @@ class AgentsConfig:
 
     interval: float
     """Seconds between polls."""
-    names: AgentNames
+    names: Callable[[str], str]
+    """Returns the name as it is published."""
     accepts: Callable[[str], bool]
     """Returns whether an agent id is published."""
     publish: bool = True
@@ -290,19 +259,11 @@ class AgentsSource(Source):
         if not self._config.publish:
             return []
         name = self._config.names
-        info = [
-            (a.id, name(a.name), a.platform, a.version, a.os_version, a.location) for a in agents
+        tables = [
+            INFO.ones([(a.id, name(a.name), *a.info) for a in agents]),
+            STATE.series([(a.id,) for a in agents], [a.state for a in agents]),
         ]
-        tables = [INFO.ones(info), _values(agents)]
         if self._api.version == "v7":
-            tables.append(CONNECTION.ones([(a.id, a.connection, a.isp, a.vpn) for a in agents]))
+            tables.append(CONNECTION.ones([(a.id, *a.connection) for a in agents]))
             tables.append(FAILURES.ones([(a.id, each) for a in agents for each in a.failures]))
         return tables
-
-
-def _values(agents: Sequence[Agent]) -> SeriesTable:
-    rows = [(a.last_seen, a.wifi_signal, a.link_speed, a.disk_free) for a in agents]
-    columns = np.array(rows, dtype=np.float64).reshape(len(agents), len(STATE.families)).T
-    names = (family.short_name for family in STATE.families)
-    values = dict(zip(names, columns, strict=True))
-    return SeriesTable(STATE.labels, STATE.families, [(a.id,) for a in agents], values)
