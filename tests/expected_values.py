@@ -1,126 +1,127 @@
-"""What is published of a simulated company, calculated from it in plain Python.
+"""What is published, calculated in plain Python: of records, and of a simulated company.
 
-Names are without prefix. `lookback` and times are in seconds.
+Names are without prefix. Times are Unix seconds.
 """
 
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from exporter.simulator import World, v7
-from exporter.simulator.world import Session
+from exporter.metrics.families import Family, Unit
+from exporter.simulator import World, v6, v7
+from exporter.sources.aggregate import PERIOD_FIELDS
+from exporter.sources.local_networks import AGENTS, TARGETS, TYPES, TopologyRecord
+from exporter.sources.sessions import SERIES, NetworkRecord, UserRecord
 
 Values = dict[tuple[str, ...], float]
-LEGS = {"destination": "", "vpn": "vpn_", "proxy": "proxy_"}
-TARGETS = {
-    "latency_seconds": ("icmpPing.avgRtt", 1000),
-    "loss_ratio": ("icmpPing.loss", 100),
-    "tcp_connect_seconds": ("tcpConnect.rtt", 1000),
-    "dns_resolution_seconds": ("dnsServerTest.resolutionTime", 1000),
-    "icmp_blocked": ("isIcmpBlocked", 1),
-}
-AGENTS = {
-    "score_ratio": ("agentScore.score", 100),
-    "connection_score_ratio": ("connectionScore.score", 100),
-    "cpu_utilization_ratio": ("systemMetrics.cpuUtilization.mean", 1),
-    "memory_used_bytes": ("systemMetrics.physicalMemoryUsedBytes.mean", 1),
-    "battery_level_ratio": ("batteryMetrics.batteryLevelNormalizedPercent", 1),
-    "local_network_round_timestamp_seconds": ("roundId", 1),
-}
+"""By name of the family and values of the labels."""
+SESSION = {**UserRecord.numbers, **NetworkRecord.numbers}
+
+
+class Record(NamedTuple):
+    """A record of a round; values by API field in base units."""
+
+    key: tuple[str, ...]
+    agent: str
+    round: int
+    values: Mapping[str, float]
+
+
+def aggregated(records: Iterable[Record], families: Sequence[Family]) -> Values:
+    """Aggregate the newest round of each key, value by value."""
+    by_key = defaultdict(list)
+    for record in records:
+        by_key[record.key].append(record)
+    found: Values = {}
+    for key, group in sorted(by_key.items()):
+        newest = max(record.round for record in group)
+        rows, periods = [], dict[Any, dict[str, float]]()
+        for record in group:
+            if record.round == newest:
+                row = dict(record.values)
+                system = {field: v for field, v in row.items() if field.startswith("system")}
+                period = (record.agent, *(row.get(field) for field in PERIOD_FIELDS))
+                if period in periods:  # counts once
+                    periods[period] |= system | periods[period]
+                    row = {field: value for field, value in row.items() if field not in system}
+                elif None not in period:
+                    periods[period] = row
+                rows.append(row)
+        for family in families:
+            value = _aggregated(family, rows, newest)
+            if value is not None:
+                found[family.short_name, *key] = value
+    return found
+
+
+def _aggregated(family: Family, rows: list[dict[str, float]], newest: int) -> float | None:
+    if family.aggregation in ("count", "round"):
+        return len(rows) if family.aggregation == "count" else newest
+    known = [row for row in rows if family.field in row]
+    values = [row[family.field] for row in known]
+    parent = family.field.rpartition(".")[0]
+    weights = [row.get(f"{parent}.count", 1) for row in known]
+    if not values:
+        return None
+    match family.aggregation:
+        case "weighted_mean":
+            return weighted_mean(values, weights)
+        case "pooled":
+            means = [row.get(f"{parent}.mean", math.nan) for row in known]
+            center = weighted_mean(means, weights)
+            offsets = [0 if math.isnan(m) or center is None else m - center for m in means]
+            squares = [s**2 + offset**2 for s, offset in zip(values, offsets, strict=True)]
+            variance = weighted_mean(squares, weights)
+            return None if variance is None else math.sqrt(variance)
+    functions = {"mean": statistics.fmean, "median": statistics.median, "sum": math.fsum}
+    return {**functions, "min": min, "max": max}[family.aggregation](values)
+
+
+def weighted_mean(values: Iterable[float], weights: Iterable[float]) -> float | None:
+    """Return the mean of the values that are not NaN; `None` without any weight."""
+    known = [(v, weight) for v, weight in zip(values, weights, strict=True) if not math.isnan(v)]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total else None
 
 
 def of_sessions(
     world: World, version: str, first: float, end: float, now: float, aid: int = 1001
 ) -> Values:
     """Return values by name, account group, agent, site and protocol; `first` is a round."""
-    by_key = defaultdict(list)
+    api, records = {"v6": v6, "v7": v7}[version], []
     for each in world.sessions(aid, first, end, now):
         if each.listed and each.round_id >= first:
-            by_key[str(aid), each.agent.id, each.site.host, each.site.protocol].append(each)
-    values: Values = {}
-    for key, sessions in by_key.items():
-        newest = max(each.round_id for each in sessions)
-        columns = _of_round([each for each in sessions if each.round_id == newest], version)
-        values |= {(name, *key): value for name, value in columns.items() if not math.isnan(value)}
-    return values
-
-
-def _of_round(sessions: list[Session], version: str) -> dict[str, float]:
-    """Return the values of one series key from the sessions of its newest round."""
-    measured = [each for each in sessions if each.measured]
-    periods = {(e.system.start_time_ms, e.system.end_time_ms): e.system for e in measured}.values()
-    sizes = [each.physical_memory_total_bytes for each in periods]
-    values = {
-        "experience_score": mean(each.experience_score for each in sessions),
-        "pages": sum(each.pages for each in sessions),
-        "sessions": len(sessions),
-        "round_timestamp_seconds": sessions[0].round_id,
-        "memory_size_bytes": max(sizes, default=math.nan),
-        **_summary("cpu", "utilization", "ratio", [p.cpu_utilization for p in periods]),
-        **_summary("memory", "used", "bytes", [p.physical_memory_used_bytes for p in periods]),
-    }
-    for leg, prefix in LEGS.items() if version == "v7" else [("destination", "")]:
-        pings = [ping for each in measured if (ping := getattr(each, leg))]
-        values[f"{prefix}latency_seconds"] = mean((each.latency for each in pings), 1000)
-        values[f"{prefix}jitter_seconds"] = mean((each.jitter for each in pings), 1000)
-        values[f"{prefix}loss_ratio"] = mean((each.loss for each in pings), 100)
-        if version == "v6":
-            longest = [each.max_rtt for each in pings if each.max_rtt is not None]
-            values["avg_rtt_seconds"] = values["latency_seconds"]
-            values["max_rtt_seconds"] = max(longest, default=math.nan) / 1000
-            values["mean_dev_rtt_seconds"] = values["jitter_seconds"]
-    return values
-
-
-def mean(values: Iterable[float | None], divisor: float = 1) -> float:
-    """Return the mean of the values that exist in base units; NaN without any."""
-    known = [value / divisor for value in values if value is not None]
-    return statistics.fmean(known) if known else math.nan
-
-
-def _summary(what: str, of: str, unit: str, periods: Sequence[Any]) -> dict[str, float]:
-    samples = [each for each in periods if each]
-    if not samples:
-        return {}
-    total = sum(each.count for each in samples)
-    center = sum(each.mean * each.count for each in samples) / total
-    squares = sum(s.count * (s.std_dev**2 + (s.mean - center) ** 2) for s in samples)
-    return {
-        f"{what}_{of}_{unit}": center,
-        f"{what}_{of}_min_{unit}": min(each.min for each in samples),
-        f"{what}_{of}_max_{unit}": max(each.max for each in samples),
-        f"{what}_{of}_median_{unit}": statistics.median(each.median for each in samples),
-        f"{what}_{of}_stddev_{unit}": math.sqrt(squares / total),
-        f"{what}_samples": total,
-    }
+            sent = api.user_session(each) | (api.network_session(each) if each.measured else {})
+            key = str(aid), each.agent.id, each.site.host, each.site.protocol
+            records.append(Record(key, each.agent.id, each.round_id, _values(sent, SESSION)))
+    return aggregated(records, SERIES.families)
 
 
 def of_local_networks(world: World, now: float, lookback: float = 900) -> Values:
-    """Return values by name, agent, and type of target, if any."""
-    rows = defaultdict(list)
+    """Return values by name, agent, and type of target, which is empty for those of the agent."""
+    targets, agents = [], []
     for probe in world.probes(1001, now - lookback, now, now):
         if probe.round_id >= now - lookback:
-            rows[probe.agent.id, ""].append(v7.local_network(probe))
-            rows[probe.agent.id, probe.type].append(v7.local_network(probe))
-    values: Values = {}
-    for (agent, type_), found in rows.items():
-        newest = [row for row in found if row["roundId"] == max(row["roundId"] for row in found)]
-        prefix, columns = ("local_network", TARGETS) if type_ else ("agent", AGENTS)
-        columns = columns | ({"score_ratio": (f"{type_}Score.score", 100)} if type_ else {})
-        for name, (path, divisor) in columns.items():
-            value = mean((_get(row, path) for row in newest), divisor)
-            # Blocked pings of one target are reported.
-            value = math.ceil(value) if name == "icmp_blocked" else value
-            values[f"{prefix}_{name}", agent, type_] = value
-    return {k: v for k, v in values.items() if k[2] != "unknown" and not math.isnan(v)}
+            values = _values(v7.local_network(probe), TopologyRecord.numbers)
+            agent, round_ = probe.agent.id, probe.round_id
+            agents.append(Record((agent, ""), agent, round_, values))
+            if f"{probe.type}Score.score" in values:
+                values[TARGETS.families[-1].field] = values[f"{probe.type}Score.score"]
+            if values["isIcmpBlocked"]:
+                del values["icmpPing.loss"]
+            if probe.type in TYPES:
+                targets.append(Record((agent, probe.type), agent, round_, values))
+    return aggregated(targets, TARGETS.families) | aggregated(agents, AGENTS.families)
 
 
-def _get(row: Any, path: str) -> Any:
-    """Return a field of a row; loss is unknown where pings are blocked."""
-    if path == "icmpPing.loss" and row["isIcmpBlocked"]:
-        return None
-    for name in path.split("."):
-        row = row.get(name, {})
-    return row if row != {} else None
+def _values(sent: Any, units: Mapping[str, Unit]) -> dict[str, float]:
+    values = {}
+    for path, unit in units.items():
+        value = sent
+        for name in path.split("."):
+            value = (value or {}).get(name)
+        if value is not None:
+            values[path] = value / unit.divisor
+    return values
