@@ -24,7 +24,6 @@ Values = Mapping[str, float]
 
 ROUND = 1_700_000_040
 """Start of a round, Unix seconds."""
-CPU = "systemMetrics.cpuUtilization"
 NOTHING: Values = {}
 
 
@@ -101,15 +100,11 @@ any_text = st.text(st.characters(exclude_categories=[]), max_size=400)
 """Text with all characters that JSON can contain, including lone surrogates."""
 randoms = st.randoms(use_true_random=True)
 """Pseudo-random numbers; drawing every value by itself takes ten times as long."""
-SOME_FIELDS = [
-    *USER_FIELDS, *PERIOD_FIELDS, "destination.latency", "systemMetrics.physicalMemoryTotalBytes",
-    *(field for field in NETWORK_FIELDS if field.startswith(CPU)),
-]  # fmt: skip
 
 
-def random_values(rng: Random, fields: Iterable[str], number: Callable[[], float]) -> Values:
-    """Choose values of some of the fields; few periods, so that they repeat."""
-    chosen = [field for field in fields if rng.random() < 0.7]
+def random_values(rng: Random, number: Callable[[], float]) -> Values:
+    """Choose values of some fields; few periods, so that they repeat."""
+    chosen = [field for field in (*USER_FIELDS, *NETWORK_FIELDS) if rng.random() < 0.7]
     values = {field: number() if rng.random() < 0.8 else 0.0 for field in chosen}
     values |= {field: float(rng.randrange(12)) for field in chosen if field.endswith(".count")}
     return values | {field: rng.choice((10.0, 20.0)) for field in PERIOD_FIELDS if field in values}
@@ -121,7 +116,7 @@ def listings(rng: Random) -> tuple[list[Row], list[Row]]:
     for number in range(rng.randrange(13)):
         id_, start = f"{number:02}", ROUND + rng.choice((0, 0, 60))
         labels = map(rng.choice, ("ab", "xxy", ("https", "https", "http")))
-        values = random_values(rng, SOME_FIELDS, lambda: rng.randrange(7000) / 7)
+        values = random_values(rng, lambda: rng.randrange(7000) / 7)
         users.append(user(id_, *labels, start=start, values=values))
         if rng.random() < 0.85:
             networks.append(network(id_, start=start, values=values))

@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -11,17 +10,17 @@ import expected_values
 import pytest
 from aiohttp import web
 from expected_values import Values
+from factories import parse
 from failures.harness import Trial, trial
 from fake_clock import WALL_START, fake_time
-from prometheus_client.parser import text_string_to_metric_families
 
+from exporter.metrics.families import PREFIX
 from exporter.simulator import Fault, World
 from exporter.simulator.api import ApiRequest, Payload
 from exporter.simulator.faults import error, records
 from exporter.sources.sessions import SERIES
 from exporter.thousandeyes.api import VERSIONS
 
-PREFIX = "thousandeyes_endpoint_"
 WORLD = World(agents=30, sites=5)
 PATHS = {"agents": "endpoint/agents", "local_networks": "local-networks"}
 FAMILIES = {"agents": "agent_connection_info", "local_networks": "local_network_score_ratio"}
@@ -30,17 +29,11 @@ AGENT = ("aid", "agent", "agent_name", "agent_version", "os_version", "location"
 SESSION = ("aid", *SERIES.labels)
 
 
-@lru_cache(1)
-def parsed(text: str) -> list[Any]:
-    return [each for family in text_string_to_metric_families(text) for each in family.samples]
-
-
 def samples(text: str, labels: Sequence[str] = TARGET) -> Values:
     """Return the samples of an exposition: name without prefix, and label values."""
     return {
-        (s.name.removeprefix(PREFIX), *(s.labels.get(name, "") for name in labels)): s.value
-        for s in parsed(text)
-        if s.name.startswith(PREFIX)
+        (name, *(dict(pairs).get(label, "") for label in labels)): value
+        for (name, pairs), value in parse(text, prefix=PREFIX).items()
     }
 
 

@@ -38,17 +38,9 @@ def test_patterns_match_the_whole_value_and_all_filters_apply(patterns, expected
     assert result.rejected == ({"filtered": 3 - len(expected)} if len(expected) < 3 else {})
 
 
-@pytest.mark.parametrize(
-    ("pattern", "text", "expected"),
-    [
-        (r"(.*\.)*example\.com", "a." * 120 + "example.org", False),
-        ("(?i)münchen|Wien", "MÜNCHEN", True),
-        ("a|b", "ab", False),
-        (".*", "a\nb", True),
-    ],
-)
-def test_patterns_are_those_of_re2_and_take_linear_time(pattern, text, expected):
-    assert (compile_pattern(pattern).fullmatch(text) is not None) == expected
+def test_a_pattern_takes_linear_time_and_matches_line_breaks():
+    assert not compile_pattern(r"(.*\.)*example\.com").fullmatch("a." * 120 + "example.org")
+    assert compile_pattern(".*").fullmatch("a\nb")
 
 
 def test_rejected_records_are_counted_once_and_the_input_is_unchanged():

@@ -31,15 +31,10 @@ def test_every_label_value_is_short_printable_and_encodable(text):
     [
         (None, ""),
         (" \u00a0\u2003\t", ""),
-        ("XX padded XX ", "XX padded XX"),
-        ("two\r\nlines", "two \nlines"),
         (" \nline\n ", "\nline\n"),
         ("a\u2028b\u00a0c\td", "a b c d"),
         ("nul\0 esc\x1b[31m", "nul\ufffd esc\ufffd[31m"),
         ("\u202egnp.exe \u200bx", "\ufffdgnp.exe \ufffdx"),
-        ("\ud83d alone", "\ufffd alone"),
-        ("Zürich 東京 😀", "Zürich 東京 😀"),
-        (" e\u0301\t", "é"),
         ("x" * 256 + " ", "x" * 256),
         (" e\u0301" + "x" * 256, "é" + "x" * 255 + "…"
          + hashlib.sha256(("é" + "x" * 256).encode()).hexdigest()[:8]),

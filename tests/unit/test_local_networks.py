@@ -1,6 +1,5 @@
 """The source of local networks: what each probe publishes of its target and of its agent."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -71,31 +70,27 @@ async def test_the_example_of_the_description_is_published():
 
 LOSS, BLOCKED = {"icmpPing": {"loss": 10}}, {"icmpPing": {"loss": 100}, "isIcmpBlocked": True}
 SCORES = {f"{t}Score": {"score": score} for t, score in (("gateway", 1), ("vpn", 2), ("proxy", 3))}
-TARGET_CASES: list[tuple[list[Any], dict[str, float]]] = [
-    ([row(**LOSS)], {"loss_ratio": 0.1}),
-    ([row(**LOSS, isIcmpBlocked=False)], {"loss_ratio": 0.1, "icmp_blocked": 0}),
-    ([row(**BLOCKED)], {"icmp_blocked": 1}),  # no loss
-    ([row("dns", **LOSS), row("dns", **BLOCKED)], {"loss_ratio": 0.1, "icmp_blocked": 1}),
-    ([row(**SCORES)], {"score_ratio": 0.01}),
-    ([row("vpn", **SCORES)], {"score_ratio": 0.02}),
-    ([row("proxy", **SCORES)], {"score_ratio": 0.03}),
-    ([row("dns", **SCORES)], {}),
+TARGET_CASES = [
+    ([row("dns", **LOSS)], {("loss_ratio", "dns"): 0.1}),
+    ([row("dns", **BLOCKED)], {("icmp_blocked", "dns"): 1}),  # no loss
+    (
+        [row("dns", **LOSS, isIcmpBlocked=False), row("dns", **BLOCKED)],
+        {("loss_ratio", "dns"): 0.1, ("icmp_blocked", "dns"): 1},
+    ),
+    (
+        [row(type_, **SCORES) for type_ in ("gateway", "vpn", "proxy", "dns")],
+        {("score_ratio", type_): n / 100 for n, type_ in enumerate(("gateway", "vpn", "proxy"), 1)},
+    ),
+    ([row("unknown", **LOSS), row(None, **LOSS)], {}),
 ]
 
 
 @pytest.mark.parametrize(("rows", "expected"), TARGET_CASES)
 @fake_time
-async def test_values_of_a_target(rows, expected):
-    found = await Setup().poll(*rows)
-    names = {f"local_network_{name}": value for name, value in expected.items()}
-    assert found == {(name, "a", rows[0]["type"]): value for name, value in names.items()}
-
-
-@pytest.mark.parametrize("type_", ["unknown", None])
-@fake_time
-async def test_values_of_an_agent_need_no_known_type(type_):
-    found = await Setup().poll(row(type_, agentScore={"score": 90}, **LOSS))
-    assert found == {("agent_score_ratio", "a"): 0.9}
+async def test_values_of_targets_of_a_known_type_and_of_their_agent(rows, expected):
+    found = await Setup().poll(*(each | {"agentScore": {"score": 90}} for each in rows))
+    targets = {(f"local_network_{name}", "a", type_): n for (name, type_), n in expected.items()}
+    assert found == targets | {("agent_score_ratio", "a"): 0.9}
 
 
 @fake_time
@@ -127,13 +122,8 @@ async def test_agents_are_filtered_and_rounds_in_the_future_are_rejected():
 async def test_requests_have_whole_rounds_the_filter_and_the_lowest_priority():
     setup = Setup(type=["vpn", "dns"])
     await setup.poll()
-    await asyncio.sleep(300)
-    await setup.poll()
-    first, second = setup.api.requests
-    assert first.path == "/v7/endpoint/test-results/local-networks/topologies/filter"
-    assert (first.aid, first.priority) == ("7", 2)
-    assert first.body == {"searchFilters": {"type": ["vpn", "dns"]}}
-    assert [tuple(each.query.values()) for each in (first, second)] == [
-        ("2026-11-18T14:15:00Z", "2026-11-18T14:32:30Z"),  # the look-back
-        ("2026-11-18T14:20:00Z", "2026-11-18T14:37:30Z"),  # the overlap
-    ]
+    (request,) = setup.api.requests
+    assert request.path == "/v7/endpoint/test-results/local-networks/topologies/filter"
+    assert (request.aid, request.priority) == ("7", 2)
+    assert request.body == {"searchFilters": {"type": ["vpn", "dns"]}}
+    assert [*request.query.values()] == ["2026-11-18T14:15:00Z", "2026-11-18T14:32:30Z"]
