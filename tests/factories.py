@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Any
 
@@ -88,12 +88,11 @@ def parse(
 
 def values_by_key(table: SeriesTable) -> dict[Key, dict[str, float]]:
     """Return the values of a table that exist, by key and short name."""
-    rows = [
-        dict(zip(table.columns, row, strict=True))
-        for row in zip(*table.columns.values(), strict=True)
-    ]
-    values = [{name: float(v) for name, v in row.items() if not math.isnan(v)} for row in rows]
-    return dict(zip(table.keys, values, strict=True))
+    found: dict[Key, dict[str, float]] = {key: {} for key in table.keys}
+    for name, column in table.columns.items():
+        for key, value in zip(table.keys, column.tolist(), strict=True):
+            found[key] |= {} if math.isnan(value) else {name: value}
+    return found
 
 
 any_text = st.text(st.characters(exclude_categories=[]), max_size=400)
@@ -102,21 +101,16 @@ randoms = st.randoms(use_true_random=True)
 """Pseudo-random numbers; drawing every value by itself takes ten times as long."""
 
 
-def random_values(rng: Random, number: Callable[[], float]) -> Values:
-    """Choose values of some fields; few periods, so that they repeat."""
-    chosen = [field for field in (*USER_FIELDS, *NETWORK_FIELDS) if rng.random() < 0.7]
-    values = {field: number() if rng.random() < 0.8 else 0.0 for field in chosen}
-    values |= {field: float(rng.randrange(12)) for field in chosen if field.endswith(".count")}
-    return values | {field: rng.choice((10.0, 20.0)) for field in PERIOD_FIELDS if field in values}
-
-
 def listings(rng: Random) -> tuple[list[Row], list[Row]]:
-    """Make both listings: few keys and rounds, so that sessions share them; some are unmatched."""
+    """Make both listings: few keys, rounds and periods, so that they repeat; some are unmatched."""
     users, networks = [], []
     for number in range(rng.randrange(13)):
         id_, start = f"{number:02}", ROUND + rng.choice((0, 0, 60))
         labels = map(rng.choice, ("ab", "xxy", ("https", "https", "http")))
-        values = random_values(rng, lambda: rng.randrange(7000) / 7)
+        chosen = [field for field in (*USER_FIELDS, *NETWORK_FIELDS) if rng.random() < 0.7]
+        values = {field: rng.choice((0.0, *[rng.randrange(7000) / 7] * 4)) for field in chosen}
+        values |= {field: float(rng.randrange(12)) for field in chosen if field.endswith(".count")}
+        values |= {f: rng.choice((10.0, 20.0)) for f in PERIOD_FIELDS if f in values}
         users.append(user(id_, *labels, start=start, values=values))
         if rng.random() < 0.85:
             networks.append(network(id_, start=start, values=values))

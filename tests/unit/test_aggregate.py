@@ -6,17 +6,7 @@ import numpy as np
 import pytest
 from api_records import samples
 from expected_values import Record, aggregated, weighted_mean
-from factories import (
-    ROUND,
-    join,
-    listings,
-    random_values,
-    randoms,
-    session,
-    user,
-    values_by_key,
-    values_of,
-)
+from factories import ROUND, join, listings, randoms, values_by_key, values_of
 from hypothesis import given
 from hypothesis import settings as hypothesis
 
@@ -53,20 +43,6 @@ def test_neither_order_nor_repetition_changes_a_bit(rng):
     assert again.keys == first.keys
     columns = zip(first.columns.values(), again.columns.values(), strict=True)
     assert all(one.tobytes() == other.tobytes() for one, other in columns)
-
-
-@given(randoms)
-def test_a_single_session_gives_exactly_its_values(rng):
-    values = random_values(rng, lambda: 10 ** rng.uniform(-100, 100))
-    families = SERIES.families
-    expected = {each.short_name: values[each.field] for each in families if each.field in values}
-    expected |= {"sessions": 1.0, "round_timestamp_seconds": float(ROUND)}
-    for family in families:
-        no_samples = values.get(family.field.rpartition(".")[0] + ".count") == 0
-        if family.aggregation in ("weighted_mean", "pooled") and no_samples:
-            expected.pop(family.short_name, None)
-    table = aggregate([session(values=values)], SERIES, FIELDS)
-    assert values_by_key(table) == {user().key: expected}
 
 
 def test_rows_without_the_last_label_do_not_count_and_need_no_system_metrics():

@@ -49,17 +49,18 @@ def test_bucket_bounds_are_inclusive_and_a_missing_value_is_not_observed(index):
 
 
 def test_a_site_is_removed_after_a_day_without_sessions_and_restarts_at_zero():
-    new, old = session("1", "a", "new"), session("2", "a", "old")
+    new, old, day = session("1", "a", "new"), session("2", "a", "old"), RETENTION_SECONDS
     histograms = started(new)
-    histograms.observe([new, old], ROUND - 1)
-    histograms.observe([new, old], ROUND)
-    histograms.observe([new], ROUND + RETENTION_SECONDS - 1)
-    assert counts(histograms) == {"new": 0, "old": 1}
-    histograms.observe([new], ROUND + RETENTION_SECONDS)
-    assert counts(histograms) == {"new": 0}
-    for expected in (0, 1):
-        histograms.observe([session("3", "a", "old")], ROUND + RETENTION_SECONDS)
-        assert counts(histograms) == {"new": 0, "old": expected}
+    for sessions, seconds, expected in (
+        ([new, old], 0, {"new": 0, "old": 0}),
+        ([new, old], 1, {"new": 0, "old": 1}),
+        ([new], day, {"new": 0, "old": 1}),
+        ([new], day + 1, {"new": 0}),
+        ([session("3", "a", "old")], day + 2, {"new": 0, "old": 0}),
+        ([session("3", "a", "old")], day + 3, {"new": 0, "old": 1}),
+    ):
+        histograms.observe(sessions, ROUND + seconds)
+        assert counts(histograms) == expected
 
 
 polls_of_sites = st.lists(st.lists(st.text("abcdefgh", max_size=2), max_size=8), max_size=6)

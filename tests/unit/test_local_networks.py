@@ -68,31 +68,6 @@ async def test_the_example_of_the_description_is_published():
     assert setup.polled == {"rows": 2, "new": 2, "rejected": 0}
 
 
-LOSS, BLOCKED = {"icmpPing": {"loss": 10}}, {"icmpPing": {"loss": 100}, "isIcmpBlocked": True}
-SCORES = {f"{t}Score": {"score": score} for t, score in (("gateway", 1), ("vpn", 2), ("proxy", 3))}
-TARGET_CASES = [
-    ([row("dns", **LOSS)], {("loss_ratio", "dns"): 0.1}),
-    ([row("dns", **BLOCKED)], {("icmp_blocked", "dns"): 1}),  # no loss
-    (
-        [row("dns", **LOSS, isIcmpBlocked=False), row("dns", **BLOCKED)],
-        {("loss_ratio", "dns"): 0.1, ("icmp_blocked", "dns"): 1},
-    ),
-    (
-        [row(type_, **SCORES) for type_ in ("gateway", "vpn", "proxy", "dns")],
-        {("score_ratio", type_): n / 100 for n, type_ in enumerate(("gateway", "vpn", "proxy"), 1)},
-    ),
-    ([row("unknown", **LOSS), row(None, **LOSS)], {}),
-]
-
-
-@pytest.mark.parametrize(("rows", "expected"), TARGET_CASES)
-@fake_time
-async def test_values_of_targets_of_a_known_type_and_of_their_agent(rows, expected):
-    found = await Setup().poll(*(each | {"agentScore": {"score": 90}} for each in rows))
-    targets = {(f"local_network_{name}", "a", type_): n for (name, type_), n in expected.items()}
-    assert found == targets | {("agent_score_ratio", "a"): 0.9}
-
-
 @fake_time
 async def test_all_targets_of_a_type_are_kept_and_reading_them_again_changes_nothing():
     setup = Setup()
@@ -110,7 +85,7 @@ async def test_all_targets_of_a_type_are_kept_and_reading_them_again_changes_not
 async def test_agents_are_filtered_and_rounds_in_the_future_are_rejected():
     setup = Setup(SessionFilter(exclude_agents=[compile_pattern("b")]))
     future = row(agent="c", start=int(WALL_START) + 61)
-    found = await setup.poll(*(row(agent=x, **LOSS) for x in "aab"), future, {})
+    found = await setup.poll(*(row(agent=x, icmpPing={"loss": 10}) for x in "aab"), future, {})
     assert found == {("local_network_loss_ratio", "a", "gateway"): 0.1}
     for reason in ("filtered", "bad_time", "missing_field"):
         labels = {"aid": "7", "source": "local_networks", "reason": reason}
