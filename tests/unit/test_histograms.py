@@ -11,12 +11,7 @@ from hypothesis import strategies as st
 from exporter.labels import OTHER
 from exporter.sources.rows import Joined
 from exporter.sources.sessions import FIELDS
-from exporter.sources.site_histograms import (
-    HISTOGRAMS,
-    RETENTION_SECONDS,
-    SiteHistograms,
-    SiteKey,
-)
+from exporter.sources.site_histograms import HISTOGRAMS, RETENTION_SECONDS, SiteHistograms, SiteKey
 
 
 def started(*sessions: Joined, max_sites: int = 100) -> SiteHistograms:

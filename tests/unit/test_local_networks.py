@@ -1,5 +1,6 @@
 """The source of local networks: what each probe publishes of its target and of its agent."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,12 +9,7 @@ from fake_clock import WALL_START, fake_clock, fake_time
 
 from exporter.clock import ApiClock
 from exporter.metrics.self_metrics import SelfMetrics
-from exporter.sources.local_networks import (
-    AGENTS,
-    TARGETS,
-    LocalNetworksConfig,
-    LocalNetworksSource,
-)
+from exporter.sources import local_networks
 from exporter.sources.session_filter import SessionFilter, compile_pattern
 from exporter.sources.source import Context
 
@@ -29,17 +25,17 @@ def row(type_: str | None = "gateway", agent: str = "a", start: int = ROUND, **f
 class Setup:
     """A source that publishes rows for 15 minutes."""
 
-    def __init__(self, filter_: SessionFilter | None = None, **search: list[str]) -> None:
+    def __init__(self, excluded_agent: str = "", **search: list[str]) -> None:
         self.api, self.metrics = FakeApi(), SelfMetrics(process=False)
-        config = LocalNetworksConfig(
-            300.0, 900.0, 600.0, [TARGETS, AGENTS], search, filter_ or SessionFilter()
-        )
+        agents = SessionFilter(exclude_agents=[compile_pattern(excluded_agent)])
+        tables = [local_networks.TARGETS, local_networks.AGENTS]
+        config = local_networks.LocalNetworksConfig(300, 900, 600, tables, search, agents)
         context = Context(self.api, ApiClock(fake_clock()), self.metrics)
-        self.source = LocalNetworksSource("7", context, config)
+        self.source = local_networks.LocalNetworksSource("7", context, config)
 
-    async def poll(self, *rows: Any, body: bytes = b"") -> dict[tuple[str, ...], float]:
+    async def poll(self, *rows: Any) -> dict[tuple[str, ...], float]:
         """Poll once; return the samples: short name, agent, and type of target if any."""
-        self.api.answers = [body or list(rows)]
+        self.api.answers = [list(rows)]
         self.polled = await self.source.poll()
         assert await self.source.refresh(polled=True)
         found = samples(self.source.result.tables)
@@ -50,7 +46,7 @@ class Setup:
 
 @fake_time
 async def test_the_example_of_the_description_is_published():
-    body = payload("v7/local-networks-topologies.json").replace(b"1384309800", b"%d" % ROUND)
+    rows = json.loads(payload("v7/local-networks-topologies.json"))["results"]
     setup, id_ = Setup(), "861b7557-cd57-4bbb-b648-00bddf88ef49"
     targets = {
         "latency_seconds": 0.007, "max_latency_seconds": 0.066, "jitter_seconds": 0.011,
@@ -61,7 +57,7 @@ async def test_the_example_of_the_description_is_published():
         "score_ratio": 1, "connection_score_ratio": 1, "cpu_utilization_ratio": 0.55,
         "memory_used_bytes": 1.77, "memory_size_bytes": 1024, "battery_level_ratio": 0.3,
     }  # fmt: skip
-    assert await setup.poll(body=body) == {
+    assert await setup.poll(*(each | {"roundId": ROUND} for each in rows)) == {
         **{(f"local_network_{name}", id_, "vpn"): value for name, value in targets.items()},
         **{(f"agent_{name}", id_): value for name, value in agent.items()},
     }
@@ -83,7 +79,7 @@ async def test_all_targets_of_a_type_are_kept_and_reading_them_again_changes_not
 
 @fake_time
 async def test_agents_are_filtered_and_rounds_in_the_future_are_rejected():
-    setup = Setup(SessionFilter(exclude_agents=[compile_pattern("b")]))
+    setup = Setup(excluded_agent="b")
     future = row(agent="c", start=int(WALL_START) + 61)
     found = await setup.poll(*(row(agent=x, icmpPing={"loss": 10}) for x in "aab"), future, {})
     assert found == {("local_network_loss_ratio", "a", "gateway"): 0.1}
