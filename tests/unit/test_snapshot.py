@@ -34,16 +34,16 @@ def group(*sessions: Joined, aid: str = "1") -> GroupResult:
     return GroupResult(AccountGroup(aid), {"sessions": result})
 
 
-def visits(agents: str, protocol: str = "https") -> list[Joined]:
-    values = {"destination.latency": 0.5}
-    return [session(agent, agent, protocol=protocol, values=values) for agent in agents]
+def visits(agents: str) -> list[Joined]:
+    return [session(agent, agent, values={"destination.latency": 0.5}) for agent in agents]
 
 
 def samples(results: Sequence[GroupResult]) -> dict[tuple[str, Key], int]:
     """Return the number of samples by account group and series key."""
     return {
         (each.group.aid, key): count
-        for each, table in [(each, table) for each in results for table in each.sessions.tables]
+        for each in results
+        for table in each.sessions.tables
         for key, count in zip(table.keys, table.samples.tolist(), strict=True)
     }
 
@@ -94,11 +94,7 @@ def test_invariants(visits, limit, data):
         assert (new.group, new.sessions.rows) == (old.group, old.sessions.rows)
         table, keys = new.sessions.tables[0], set(new.sessions.tables[0].keys)
         assert new is old or keys != set(old.sessions.tables[0].keys)
-        kept = [
-            (user, network)
-            for user, network in old.sessions.rows
-            if {user.key, (OTHER, OTHER, user.key[2])} & keys
-        ]
+        kept = [s for s in old.sessions.rows if {s[0].key, (OTHER, OTHER, s[0].key[2])} & keys]
         expected = THREE(kept, {user.key for user, _ in kept} - keys)
         assert table.keys == expected.keys
         np.testing.assert_equal(table.columns, expected.columns)
