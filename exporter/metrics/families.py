@@ -28,11 +28,6 @@ class Unit:
     high: float
     """Inclusive bounds of the API value; a record with a value outside is rejected."""
 
-    @property
-    def conversion(self) -> str:
-        """The conversion as part of a HELP text; empty if there is none."""
-        return f", {self.api} to {self.base}" if self.api else ""
-
 
 MILLISECONDS = Unit("milliseconds", "seconds", 1000.0, 0.0, 1e6)
 PERCENT = Unit("percent", "ratio", 100.0, 0.0, 100.0)
@@ -88,7 +83,9 @@ class Family:
     @property
     def help(self) -> str:
         """HELP text: description, API field, conversion, aggregation."""
-        source = f" (API field {self.field}{self.unit.conversion})" if self.field else ""
+        unit = self.unit
+        conversion = f", {unit.api} to {unit.base}" if unit.api else ""
+        source = f" (API field {self.field}{conversion})" if self.field else ""
         aggregation = DESCRIPTIONS[self.aggregation]
         over = f": {aggregation} over the newest round" if aggregation else ""
         if self.buckets:

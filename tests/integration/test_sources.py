@@ -78,9 +78,7 @@ async def test_values_are_those_of_the_simulated_company_in_both_versions(versio
 
 @pytest.mark.parametrize("source", PATHS)
 @fake_time
-async def test_a_source_that_reads_only_first_pages_expires_and_leaves_the_others(
-    source: str,
-) -> None:
+async def test_a_source_that_reads_only_first_pages_expires_and_leaves_the_others(source):
     def fail_later_pages(request: ApiRequest) -> web.Response | None:
         later = PATHS[source] in request.path and "cursor" in request.params
         return error(500, "Internal Server Error")(request) if later else None

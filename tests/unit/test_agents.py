@@ -53,7 +53,6 @@ UNPLUGGED = interface("ethernet", UP, ethernetProfile={"linkSpeed": 0})
 NO_GATEWAY = interface("ethernet", ("10.0.0.2", None), ("10.0.0.2", ""), (None, "10.0.0.1"))
 INTERFACES = [
     ([WIFI, CABLE], "ethernet", {"link_speed_bytes_per_second": 125e6}),
-    ([CABLE, WIFI], "ethernet", {"link_speed_bytes_per_second": 125e6}),
     ([UNPLUGGED, WIFI], "wireless", {"wifi_signal_dbm": -60}),  # no link
     ([NO_GATEWAY, WIFI], "wireless", {"wifi_signal_dbm": -60}),
     ([NO_GATEWAY, UNPLUGGED], "ethernet", {"link_speed_bytes_per_second": 0}),

@@ -125,9 +125,7 @@ def test_a_page_must_be_json() -> None:
 
 
 @both_listings
-def test_a_page_must_be_an_object_with_the_list_and_the_link_of_the_version(
-    version: str, listing: str
-) -> None:
+def test_a_page_must_be_an_object_with_the_list_and_the_link_of_the_version(version, listing):
     other = encode({"v6": "v7", "v7": "v6"}[version], listing)
     wrong = encode(version, listing).replace("[]", "{}")
     bad: list[Any] = [7, [], [1], True, {}, {"url": "https://example.com"}]
