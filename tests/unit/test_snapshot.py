@@ -140,12 +140,13 @@ async def test_the_newest_results_of_all_account_groups_are_published():
 
 async def test_series_above_both_limits_are_folded_or_dropped_logged_and_counted():
     setup = Setup(max_series=7)
-    assert await setup.update("1", "xy") == "xy"
+    assert await setup.update("2", "dx") == "dx"
+    assert setup.publisher.current.dropped == 0
     for aid, agents in (("1", "abc"), ("2", "ad")):
         setup.publisher.update(aid, "agents", of_agents(agents, "one"))
         setup.publisher.update(aid, "local_networks", of_agents(agents, "two", "three"))
     with capture_logs() as logs:
-        assert await setup.update("1", "abcxy") == "xy"
+        assert await setup.update("2", "abcdx") == "dx"
     assert [(log["event"], log["series"]) for log in logs] == [("series_folded", 9 + 4)]
     agents = re.findall(r'_(one|two)\{aid="(.)",agent="(.)"', setup.text())
     assert agents == [(name, "1", agent) for name in ("one", "two") for agent in "abc"]
