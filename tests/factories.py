@@ -21,9 +21,7 @@ USER_FIELDS, NETWORK_FIELDS = FIELDS
 
 Values = Mapping[str, float]
 """By API field, in base units."""
-
-ROUND = 1_700_000_040
-"""Start of a round, Unix seconds."""
+ROUND = 1_700_000_040  # its start, Unix seconds
 NOTHING: Values = {}
 
 

@@ -13,8 +13,7 @@ from exporter.sources import local_networks
 from exporter.sources.session_filter import SessionFilter, compile_pattern
 from exporter.sources.source import Context
 
-ROUND = int(WALL_START) // 300 * 300
-"""The round in which the tests start; it has lasted for 150 seconds."""
+ROUND = int(WALL_START) // 300 * 300  # in which the tests start
 
 
 def row(type_: str | None = "gateway", agent: str = "a", start: int = ROUND, **fields: Any) -> Any:

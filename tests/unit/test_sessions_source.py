@@ -22,8 +22,7 @@ from exporter.sources.source import Context
 
 CONFIG = SessionsConfig(60.0, 900.0, 300.0, [SERIES], {}, SessionFilter(), 100)
 FAILURE = PollError("connect", "connection refused")
-ROUND = int(WALL_START) - 30
-"""Start of the round in which the tests start."""
+ROUND = int(WALL_START) - 30  # in which the tests start
 
 
 class Setup:
