@@ -213,11 +213,8 @@ class AgentsSource(Source):
     result: AgentsResult
 
     def __init__(self, aid: str, context: Context, config: AgentsConfig) -> None:
-        self.interval = config.interval
+        super().__init__(aid, context, config.interval)
         self.result = AgentsResult()
-        self._aid = aid
-        self._api = context.api
-        self._metrics = context.metrics
         self._config = config
         self._expand = context.api.version == "v7"
 
@@ -230,7 +227,7 @@ class AgentsSource(Source):
                 raise
             self._expand = False
             hint = "connections, Wi-Fi signal, link speed and VPNs of agents are not published"
-            log.warning("agents_not_expanded", aid=self._aid, error=str(error), hint=hint)
+            log.warning("agents_not_expanded", aid=self.aid, error=str(error), hint=hint)
             agents = await self._read()
         tables = await asyncio.to_thread(self._tables, agents)
         self.result = AgentsResult(tables, True, len(agents), agents)
@@ -245,13 +242,12 @@ class AgentsSource(Source):
         async with poll_deadline(self.interval * TIME_LIMIT_RATIO) as deadline:
             (agents,), rejected = await self._api.read(
                 self.listings[self._api.version],
-                self._aid,
+                self.aid,
                 deadline,
                 parameters=(EXPANSIONS if self._expand else {}, None),
                 priority=self.priority,
             )
-        for reason, count in rejected.items():
-            self._metrics.records_rejected.labels(self._aid, self.name, reason).inc(count)
+        self.count_rejected(rejected)
         by_id = {agent.id: agent for agent in agents if self._config.accepts(agent.id)}
         return [by_id[id_] for id_ in sorted(by_id)]
 

@@ -63,14 +63,11 @@ class RoundSource(Source):
     """What the log calls the records of each listing."""
 
     def __init__(self, aid: str, context: Context, config: RoundsConfig) -> None:
-        self.aid = aid
-        self.interval = config.interval
+        super().__init__(aid, context, config.interval)
         self.config = config
-        self.metrics = context.metrics
         self.store = RowStore()
         self._seen = SeenIds(2 * config.lookback)
         self.result = Result()
-        self._api = context.api
         self._api_clock = context.api_clock
         self._covered_until: int | None = None
         """End of the range of the last complete poll, Unix seconds on the API's clock."""
@@ -122,8 +119,7 @@ class RoundSource(Source):
         first = self._covered_until is None
         new = await self._compute(lambda: self._ingest(accepted.listings, end))
         self._covered_until = end
-        for reason, count in accepted.rejected.items():
-            self.metrics.records_rejected.labels(self.aid, self.name, reason).inc(count)
+        self.count_rejected(accepted.rejected)
         if not first:  # those of the first poll may have been observed before a restart
             for delay in (row.commit_delay for row in new if row.commit_delay >= 0):
                 self.metrics.session_commit_delay.labels(self.aid).observe(delay)

@@ -9,7 +9,7 @@ from exporter.clock import ApiClock
 from exporter.metrics.self_metrics import SelfMetrics
 from exporter.sources.results import Result
 from exporter.thousandeyes.api import Api, Version
-from exporter.thousandeyes.schema import Listing
+from exporter.thousandeyes.schema import Listing, Rejected
 
 TIME_LIMIT_RATIO = 0.95
 """Time limit of a poll as a share of its interval."""
@@ -35,10 +35,20 @@ class Source(ABC):
     """Position when requests have to wait for the rate limit; 0 is the first."""
     listings: ClassVar[Mapping[Version, Sequence[Listing[Any]]]]
     """What a poll reads."""
-    interval: float
-    """Seconds between polls."""
     result: Result
     """What is published; immutable."""
+
+    def __init__(self, aid: str, context: Context, interval: float) -> None:
+        """Publish nothing yet; `interval` is the number of seconds between polls."""
+        self.aid = aid
+        self.interval = interval
+        self.metrics = context.metrics
+        self._api = context.api
+
+    def count_rejected(self, rejected: Rejected) -> None:
+        """Count rejected records by reason."""
+        for reason, count in rejected.items():
+            self.metrics.records_rejected.labels(self.aid, self.name, reason).inc(count)
 
     @abstractmethod
     async def poll(self) -> Mapping[str, object]:
