@@ -97,7 +97,7 @@ class SiteHistograms:
         """Count the complete sessions that were not counted before.
 
         Args:
-            sessions: All sessions within the look-back window, sorted by id.
+            sessions: All sessions within the look-back window.
             now: Unix time.
         """
         published = set(self._sites)
