@@ -18,7 +18,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from exporter.simulator import World
+from exporter.simulator import World, parse_faults
 from grafana.generate import FOLDER
 from grafana.interpolation import DEFAULTS, as_regex, interpolate, legend
 from grafana.render import history
@@ -32,7 +32,9 @@ CACHE = Path(tempfile.gettempdir()) / "thousandeyes-dashboards"
 END = datetime(2026, 11, 18, 14, 35, tzinfo=UTC).timestamp()
 """A Wednesday afternoon while a site is degraded."""
 WARM_UP_SECONDS = 1800
-FAULTS = ("maintenance=0.7@200m+7m", "server_error=0.4@300m+4m", "rate_limited=0.3@350m+4m")
+FAULTS = parse_faults(
+    ["maintenance=0.7@200m+7m", "server_error=0.4@300m+4m", "rate_limited=0.3@350m+4m"]
+)
 INSTANCE = "exporter.example.com:9350"
 DEGRADED_SITE = "crm.example.com"
 OVERLOADED = next(agent for agent in World().agents if agent.overloaded)

@@ -17,7 +17,7 @@ from exporter.app import Exporter
 from exporter.clock import Clock
 from exporter.metrics.exposition import Format, plain_chunks
 from exporter.settings import load
-from exporter.simulator import Fault, Simulator, World, parse_faults
+from exporter.simulator import Fault, Simulator, World
 
 SCRAPE_INTERVAL = 60
 API_LATENCY = 0.15
@@ -26,7 +26,7 @@ SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 
 
 def write(
-    path: Path, world: World, start: float, end: float, *, instance: str, faults: tuple[str, ...]
+    path: Path, world: World, start: float, end: float, *, instance: str, faults: tuple[Fault, ...]
 ) -> None:
     """Write all samples between two times, Unix seconds, as OpenMetrics with timestamps."""
     target = f'job="thousandeyes",instance="{instance}"'
@@ -43,14 +43,14 @@ def write(
 
 
 async def _scrapes(
-    world: World, start: float, end: float, target: str, faults: tuple[str, ...]
+    world: World, start: float, end: float, target: str, faults: tuple[Fault, ...]
 ) -> AsyncIterator[Iterator[str]]:
     """Yield the samples of one scrape after another."""
     loop = asyncio.get_running_loop()
     offset = start - loop.time()
     clock = Clock(loop.time, lambda: loop.time() + offset)
     latency = Fault("latency", "responses are delayed", response=_delay)
-    simulator = Simulator(world, clock=clock.wall, faults=(latency, *parse_faults(faults)))
+    simulator = Simulator(world, clock=clock.wall, faults=(latency, *faults))
     url = await simulator.start()
     exporter = Exporter(load([f"--api.url={url}", "--api.token=demo"], {}).settings, clock=clock)
     polling = asyncio.create_task(exporter.run())

@@ -1,4 +1,4 @@
-"""Recording rules and alerts: valid, unit-tested, documented, and about metrics that exist."""
+"""Recording rules and alerts: valid, unit-tested, and documented."""
 
 import json
 import re
@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import yaml
-from system.promql import OPERATIONS, metrics, rules, undefined
 from system.servers import ROOT, RULES, run
-
-from grafana import queries
 
 UNIT_TESTS = sorted((RULES.parent / "tests").glob("*.yml"))
 CASES = [case for path in UNIT_TESTS for case in yaml.safe_load(path.read_text())["tests"]]
-ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
+GROUPS = yaml.safe_load(RULES.read_text())["groups"]
+ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}
 PAGE = (ROOT / "docs/dashboards-and-alerts.md").read_text()
 RUNBOOKS = ROOT / "docs/runbooks"
 URL = "https://github.com/thousandeyes-exporter/thousandeyes-exporter/blob/main/docs/runbooks"
@@ -38,32 +36,6 @@ def test_alert_has_a_unit_test_that_fires_and_one_that_does_not(name: str) -> No
     tests = [each for case in CASES for each in case.get("alert_rule_test", [])]
     fires = [bool(each.get("exp_alerts")) for each in tests if each["alertname"] == name]
     assert set(fires) == {True, False}
-
-
-@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("record") or rule["alert"])
-def test_rule_uses_metrics_and_labels_that_exist(rule: dict[str, Any]) -> None:
-    assert undefined(rule["expr"]) == set()
-    for text in rule.get("annotations", {}).values():
-        for query in re.findall(
-            r'printf\s+"((?:[^"\\]|\\.)*)" \$labels', re.sub(r"\s+", " ", text)
-        ):
-            assert undefined(query.replace("%q", '""').replace('\\"', '"')) == set()
-    if match := OPERATIONS.fullmatch(rule.get("record", "")):
-        assert match[2] in metrics()
-
-
-@pytest.mark.parametrize(
-    ("expr", "expected"),
-    [
-        ("sum by (aid) (thousandeyes_endpoint_loss_ratio)", set()),
-        ("sum by (office) (thousandeyes_endpoint_loss_ratio)", {"office"}),
-        ("thousandeyes_endpoint_loss_percent > 5", {"thousandeyes_endpoint_loss_percent"}),
-        ('rate(thousandeyes_exporter_polls_total{site="x"}[5m])', {"site"}),
-        ("thousandeyes_up * on (aid) group_left (office) thousandeyes_up", {"office"}),
-    ],
-)
-def test_undefined_names_are_found(expr: str, expected: set[str]) -> None:
-    assert undefined(expr) == expected
 
 
 @every_alert
@@ -103,18 +75,3 @@ def test_page_lists_severity_thresholds_and_duration_of_every_alert() -> None:
         assert (severity, duration) == (alert["labels"]["severity"], alert.get("for", "")), name
         for threshold in re.findall("`(.*?)`", thresholds):
             assert threshold in alert["expr"], name
-
-
-@pytest.mark.parametrize(
-    ("name", "threshold"),
-    [
-        ("ThousandEyesSiteLossHigh", queries.LOSS_THRESHOLD),
-        ("ThousandEyesSiteLatencyHigh", queries.LATENCY_THRESHOLD),
-        ("ThousandEyesSiteJitterHigh", queries.JITTER_THRESHOLD),
-        ("ThousandEyesAgentCpuHigh", queries.CPU_THRESHOLD),
-        ("ThousandEyesAgentMemoryHigh", queries.MEMORY_THRESHOLD),
-        ("ThousandEyesJoinMissesHigh", queries.UNMATCHED_THRESHOLD),
-    ],
-)
-def test_dashboards_and_alerts_have_the_same_thresholds(name: str, threshold: float) -> None:
-    assert set(re.findall(r"> (0\.\d+)", ALERTS[name]["expr"])) == {str(threshold)}
