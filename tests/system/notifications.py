@@ -14,8 +14,8 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +26,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
 
 from system import servers
-from system.servers import AFTERNOON, SPEED
+from system.servers import AFTERNOON, SPEED, Receiver, Server
 
-from exporter.simulator import World
+from exporter.simulator import Simulator, World
 
 MIDNIGHT = AFTERNOON // 86400 * 86400
 
@@ -68,30 +68,34 @@ def notification(payload: Mapping[str, Any], began: float, start: float) -> Noti
     return Notification(started, sent, receiver, payload["status"], names, about)
 
 
-async def notifications(
-    folder: Path, world: World, *, start: float, seconds: float
-) -> list[Notification]:
-    """Run all programs for a part of the day, and return what was sent, in order.
+@asynccontextmanager
+async def simulated_day(
+    folder: Path, world: World, start: float
+) -> AsyncIterator[tuple[Simulator, Server, Receiver]]:
+    """Run all programs from a time of the day on, in seconds since midnight.
 
-    `start` is in seconds since midnight, `seconds` those of the company.
+    Yields the API, Alertmanager, and what it sends.
     """
     began = time.time()
     address = f"127.0.0.1:{servers.free_port()}"
     clock = f"({MIDNIGHT + start} + {SPEED} * (time() - {began}))"
-
-    def now() -> float:
-        return start + SPEED * (time.time() - began)
-
-    async def over() -> bool:
-        return now() >= start + seconds
-
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        _, url = await enter(servers.simulator(world, clock=lambda: MIDNIGHT + now()))
+        api, url = await enter(
+            servers.simulator(world, clock=lambda: MIDNIGHT + start + SPEED * (time.time() - began))
+        )
         await enter(servers.exporter(url, address, poll__interval="1s", speed=str(SPEED)))
         alertmanager, receiver = await enter(servers.alertmanager(folder))
         await enter(servers.fast_prometheus(folder, address, alertmanager, clock))
-        await servers.until(over, seconds, 1)
+        yield api, alertmanager, receiver
+
+
+async def day(world: World, start: float, seconds: float) -> list[Notification]:
+    """Return what was sent in a part of the day, which begins `start` seconds after midnight."""
+    began = time.time()
+    with TemporaryDirectory() as folder:
+        async with simulated_day(Path(folder), world, start) as (_, _, receiver):
+            await asyncio.sleep(began + seconds / SPEED - time.time())
     return [notification(each, began, start) for each in receiver.notifications]
 
 
@@ -107,9 +111,7 @@ def main() -> None:
     date = datetime.fromtimestamp(MIDNIGHT, UTC).date()
     problems = {"problems": ()} if options.healthy else {}
     world = World(agents=options.agents, sites=options.sites, **problems)
-    with TemporaryDirectory() as folder:
-        start, seconds = 3600 * options.start, 3600 * options.hours
-        found = asyncio.run(notifications(Path(folder), world, start=start, seconds=seconds))
+    found = asyncio.run(day(world, 3600 * options.start, 3600 * options.hours))
     print(f"{len(found)} notifications on {date} (UTC), in {options.hours} hours\n")
     print("| fired | sent | receiver | status | alerts | about |")
     print("| --- | --- | --- | --- | --- | --- |")
