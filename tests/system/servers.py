@@ -165,24 +165,23 @@ def scrape_config(*targets: str, rules: Path | None = None) -> dict[str, Any]:
     }
 
 
-def exporter(api: str, address: str | None = None, *arguments: str, **settings: str) -> Any:
-    """Run the exporter; `poll__interval="1s"` is the setting `poll.interval`.
-
-    With `speed`, its clocks run faster.
-    """
-    speed = settings.pop("speed", "")
-    program = (sys.executable, Path(__file__).with_name("fast_exporter.py"), speed)
-    address = address or f"127.0.0.1:{free_port()}"
+def flags(api: str, **settings: str) -> list[str]:
+    """Return flags of the exporter; `poll__interval="1s"` is the setting `poll.interval`."""
     settings = {
         "api__url": api,
         "api__token": TOKEN,
         "api__requests_per_minute": "10000",
-        "web__listen_address": address,
         "log__level": "error",
         **settings,
     }
-    flags = [f"--{k.replace('__', '.').replace('_', '-')}={v}" for k, v in settings.items()]
-    return running(*(program if speed else EXPORTER), *flags, *arguments, address=address)
+    return [f"--{k.replace('__', '.').replace('_', '-')}={v}" for k, v in settings.items()]
+
+
+def exporter(api: str, address: str | None = None, *arguments: str, **settings: str) -> Any:
+    """Run the exporter; `settings` are those of `flags`."""
+    address = address or f"127.0.0.1:{free_port()}"
+    options = flags(api, web__listen_address=address, **settings)
+    return running(*EXPORTER, *options, *arguments, address=address)
 
 
 @asynccontextmanager

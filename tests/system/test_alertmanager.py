@@ -30,12 +30,12 @@ OUTAGE = Fault("outage", "half of all packets are lost, the others are late", pa
 
 async def test_faults_become_notifications(tmp_path: Path) -> None:
     world = World(agents=12, sites=1, sessions_per_minute=30)
-    async with simulated_day(tmp_path, world, 12 * 3600) as (api, alertmanager, receiver):
+    async with simulated_day(tmp_path, world, 12) as (api, server, receiver, _):
 
         async def suppressed(*names: str) -> bool:
             states = {
                 each["labels"]["alertname"]: each["status"]["state"]
-                for each in await alertmanager.get("/api/v2/alerts")
+                for each in await server.get("/api/v2/alerts")
             }
             return all(states.get(f"ThousandEyes{name}") == "suppressed" for name in names)
 

@@ -14,12 +14,12 @@ import yaml
 from factories import text_of
 from system.notifications import MIDNIGHT
 from system.promql import expressions, selectors
-from system.servers import RULES, TOKEN, run
+from system.servers import RULES, flags, run, simulator
 
 from exporter.app import Exporter
 from exporter.clock import Clock
 from exporter.settings import load
-from exporter.simulator import Simulator, World
+from exporter.simulator import World
 from exporter.simulator.world import PROBLEMS
 
 MINUTES = 120
@@ -55,29 +55,27 @@ async def published(world: World, hours: tuple[int, int]) -> dict[str, list[str]
     """Return the values of every minute of two hours of the day, by series."""
     series = defaultdict[str, list[str]](list, {UP: ["1"] * MINUTES})
     now = float(MIDNIGHT)
-    simulator = Simulator(world, token=TOKEN, clock=lambda: now, rate_limit=1_000_000)
-    flags = {"url": await simulator.start(), "token": TOKEN, "requests-per-minute": 10_000}
-    settings = load([f"--api.{name}={value}" for name, value in flags.items()], {}).settings
-    exporter = Exporter(settings, clock=Clock(lambda: now, lambda: now), process=False)
-    await exporter.manager.update()
-    for minute, (hour, minute_of_hour) in enumerate(product(hours, range(60))):
-        now = MIDNIGHT + 3600 * hour + 60 * minute_of_hour
-        for poller in exporter.manager.pollers:
-            if minute % (poller.source.interval // 60) == 0:
-                await poller.poll()
-                assert not poller.failure
-        await exporter.publisher.publish()
-        for line in text_of(exporter.snapshot.common).splitlines():
-            name, _, value = line.rpartition(" ")
-            if name.partition("{")[0] in METRICS:
-                if "_timestamp_seconds{" in name:  # relative to the time of promtool
-                    value = f"{float(value) - now + 60 * minute:.0f}"
-                values = series[name]
-                if missing := minute - len(values):
-                    values += ["stale", *["_"] * (missing - 1)]
-                values.append(value)
-    await exporter.close()
-    await simulator.stop()
+    async with simulator(world, clock=lambda: now) as (_, url):
+        settings = load(flags(url), {}).settings
+        exporter = Exporter(settings, clock=Clock(lambda: now, lambda: now), process=False)
+        await exporter.manager.update()
+        for minute, (hour, minute_of_hour) in enumerate(product(hours, range(60))):
+            now = MIDNIGHT + 3600 * hour + 60 * minute_of_hour
+            for poller in exporter.manager.pollers:
+                if minute % (poller.source.interval // 60) == 0:
+                    await poller.poll()
+                    assert not poller.failure
+            await exporter.publisher.publish()
+            for line in text_of(exporter.snapshot.common).splitlines():
+                name, _, value = line.rpartition(" ")
+                if name.partition("{")[0] in METRICS:
+                    if "_timestamp_seconds{" in name:  # relative to the time of promtool
+                        value = f"{float(value) - now + 60 * minute:.0f}"
+                    values = series[name]
+                    if missing := minute - len(values):
+                        values += ["stale", *["_"] * (missing - 1)]
+                    values.append(value)
+        await exporter.close()
     return series
 
 
