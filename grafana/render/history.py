@@ -1,5 +1,7 @@
 """Scrapes of a simulated company over hours, in the format of `promtool tsdb create-blocks-from`.
 
+Dashboards and rules need the families of `metrics.families: standard` only.
+
 The exporter and the simulated API run on an event loop with virtual time, so hours take a minute.
 """
 
@@ -52,7 +54,8 @@ async def _scrapes(
     latency = Fault("latency", "responses are delayed", response=_delay)
     simulator = Simulator(world, clock=clock.wall, faults=(latency, *faults))
     url = await simulator.start()
-    exporter = Exporter(load([f"--api.url={url}", "--api.token=demo"], {}).settings, clock=clock)
+    flags = [f"--api.url={url}", "--api.token=demo", "--metrics.families=standard"]
+    exporter = Exporter(load(flags, {}).settings, clock=clock)
     polling = asyncio.create_task(exporter.run())
     try:
         while clock.wall() < end:

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import _gojsonnet
-import pytest
 import yaml
 from system import promql
 from system.servers import ROOT, RULES, run
 
-from grafana import exporter, panels
 from grafana.generate import FOLDER
 from grafana.interpolation import DEFAULTS, interpolate
 
@@ -46,20 +44,21 @@ THRESHOLDS = {
 }
 """Another value of each threshold, and the names of the rules whose expression has it."""
 COLORS = {
-    "latencySeconds": panels.LATENCY,
-    "lossRatio": panels.LOSS,
-    "jitterSeconds": panels.JITTER,
-    "experienceScore": panels.SCORE,
-    "cpuRatio": panels.CPU,
-    "memoryRatio": panels.MEMORY,
-    "wifiSignalDbm": panels.WIFI,
-    "gatewayLatencySeconds": panels.GATEWAY,
-    "vpnLatencySeconds": panels.VPN,
-    "dnsResolutionSeconds": panels.DNS,
-    "staleSeconds": panels.DATA_AGE,
-    "rateLimitRemainingRatio": exporter.RATE_LIMIT_SHARE,
-    "unmatchedRatio": exporter.UNMATCHED,
+    ((0.15, 0.3), (0.15, 0.4)),
+    ((0.01, 0.05), (0.01, 0.1)),
+    ((0.03, 0.05), (0.03, 0.06)),
+    ((0.5, 0.7), (0.6, 0.7)),
+    ((0.8, 0.9), (0.8, 0.85)),
+    ((0.85, 0.95), (0.85, 0.99)),
+    ((-80, -70), (-75, -70)),
+    ((0.02, 0.05), (0.01, 0.01)),  # gateway latency: below the bound of yellow
+    ((0.1, 0.15), (0.1, 0.16)),
+    ((0.1, 0.2), (0.1, 0.35)),
+    ((150, 600), (150, 900)),
+    ((0.1, 0.25), (0.15, 0.25)),
+    ((0.1, 0.2), (0.1, 0.33)),
 }
+"""The two upper bounds of colors, by default and with these values."""
 SELECTOR = 'cluster="process_up"'
 CONFIG = {
     "thresholds": {name: new for name, (new, _) in THRESHOLDS.items()},
@@ -125,14 +124,11 @@ def selectors(query: str) -> list[tuple[str, set[tuple[str, str, str]]]]:
     ]
 
 
-def colors(*, configured: bool) -> list[list[float]]:
+def colors(*, configured: bool) -> list[tuple[float, ...]]:
     """Return the two upper bounds of all colors that have as many."""
-    found = [
-        value
-        for key, value in values(mixin("grafanaDashboards", configured=configured))
-        if key == "steps" and isinstance(value, list)
-    ]
-    return [[step["value"] for step in steps][-2:] for steps in found if len(steps) > 2]
+    found = values(mixin("grafanaDashboards", configured=configured))
+    steps = [value for key, value in found if key == "steps" and isinstance(value, list)]
+    return [tuple(step["value"] for step in each[-2:]) for each in steps if len(each) > 2]
 
 
 def test_default_is_what_the_repository_has() -> None:
@@ -176,14 +172,9 @@ def test_each_threshold_changes_exactly_the_rules_that_have_it() -> None:
     }
 
 
-@pytest.mark.parametrize("name", COLORS)
-def test_colors_follow_thresholds(name: str) -> None:
-    bounds = [value for _, value in COLORS[name].thresholds[-2:]]
-    before, after = colors(configured=False), colors(configured=True)
-    assert bounds in before
-    assert bounds not in after
-    new, _ = THRESHOLDS[name]
-    assert any(new in each and each == sorted(each) for each in after)
+def test_colors_follow_thresholds() -> None:
+    bounds = zip(colors(configured=False), colors(configured=True), strict=True)
+    assert {(old, new) for old, new in bounds if old != new} == COLORS
 
 
 def test_texts_follow_thresholds() -> None:
