@@ -43,8 +43,9 @@ class Prometheus:
         config.write_text("global: {}\n")
         command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={self.folder}"]
         command += ["--storage.tsdb.retention.time=100y", "--log.level=error"]
-        # Past data has no staleness markers: a series ends when a sample is missing.
-        command.append(f"--query.lookback-delta={STEP - 1}s")
+        # Past data has no staleness markers: a series ends when a sample is missing. Samples of
+        # rules are up to a step later than those that they are computed from.
+        command.append(f"--query.lookback-delta={STEP - 1}999ms")
         with subprocess.Popen([*command, f"--web.listen-address={address}"]) as process:  # noqa: S603
             try:
                 self._wait()

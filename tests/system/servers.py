@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import aiohttp
 import yaml
 from aiohttp import web
 
-from exporter.simulator import Fault, Simulator, World
+from exporter.simulator import Simulator, World
 
 ROOT = Path(__file__).parents[2]
 EXPORTER = (sys.executable, "-m", "exporter")
@@ -101,11 +101,9 @@ class Server:
         except aiohttp.ClientError:
             return False
 
-    async def query(self, expr: str, **params: Any) -> list[dict[str, Any]]:
-        """Return the series of an instant query, or with `step` of a range query."""
-        path = "/api/v1/query_range" if "step" in params else "/api/v1/query"
-        data = {"query": expr, **params}
-        async with self.http.post(path, data=data) as response:
+    async def query(self, expr: str) -> list[dict[str, Any]]:
+        """Return the series of an instant query."""
+        async with self.http.post("/api/v1/query", data={"query": expr}) as response:
             payload = await response.json()
         assert payload["status"] == "success", (expr, payload)
         series: list[dict[str, Any]] = payload["data"]["result"]
@@ -154,11 +152,10 @@ def prometheus(folder: Path, config: dict[str, Any], *flags: str) -> Any:
     )
 
 
-def scrape_config(*targets: str, rules: Path | None = None) -> dict[str, Any]:
+def scrape_config(*targets: str) -> dict[str, Any]:
     """Return a Prometheus configuration that scrapes exporters every second."""
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(rules)] if rules else [],
         "scrape_configs": [
             {"job_name": "thousandeyes", "static_configs": [{"targets": list(targets)}]}
         ],
@@ -177,23 +174,18 @@ def flags(api: str, **settings: str) -> list[str]:
     return [f"--{k.replace('__', '.').replace('_', '-')}={v}" for k, v in settings.items()]
 
 
-def exporter(api: str, address: str | None = None, *arguments: str, **settings: str) -> Any:
+def exporter(api: str, address: str, **settings: str) -> Any:
     """Run the exporter; `settings` are those of `flags`."""
-    address = address or f"127.0.0.1:{free_port()}"
     options = flags(api, web__listen_address=address, **settings)
-    return running(*EXPORTER, *options, *arguments, address=address)
+    return running(*EXPORTER, *options, address=address)
 
 
 @asynccontextmanager
 async def simulator(
-    world: World,
-    *,
-    clock: Callable[[], float] = lambda: AFTERNOON,
-    faults: Iterable[Fault] = (),
-    rate_limit: int = 1_000_000,
+    world: World, *, clock: Callable[[], float] = lambda: AFTERNOON
 ) -> AsyncIterator[tuple[Simulator, str]]:
     """Run the simulated API in this process, by default at a fixed time; yield its URL, too."""
-    api = Simulator(world, token=TOKEN, clock=clock, faults=faults, rate_limit=rate_limit)
+    api = Simulator(world, token=TOKEN, clock=clock, rate_limit=1_000_000)
     try:
         yield api, await api.start()
     finally:
