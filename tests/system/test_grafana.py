@@ -38,8 +38,6 @@ def test_panels_have_description_unit_and_data_source(dashboard: Mapping[str, An
 
 @every_dashboard
 def test_panels_fill_the_grid_without_overlap(dashboard: Mapping[str, Any]) -> None:
-    ids = [panel["id"] for panel in dashboard["panels"]]
-    assert len(ids) == len(set(ids))
     cells = [
         (x, y)
         for position in (panel["gridPos"] for panel in dashboard["panels"])

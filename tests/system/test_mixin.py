@@ -28,11 +28,7 @@ THRESHOLDS = {
     "cpuRatio": (0.85, ".*CpuHigh"),
     "memoryRatio": (0.99, ".*MemoryHigh"),
     "wifiSignalDbm": (-75, ".*WifiWeak"),
-    "gatewayLatencySeconds": (
-        0.01,
-        r"aid_(location_target_type|vpn):\w+_network_latency_seconds:over|"
-        r"aid_vpn:\w+_network_latency_seconds:count",
-    ),
+    "gatewayLatencySeconds": (0.01, r"aid_(loc\w+|vpn):\w+_network_latency_seconds:(over|count)"),
     "vpnLatencySeconds": (0.16, r"aid_vpn:\w+_network_latency_seconds:over"),
     "dnsResolutionSeconds": (0.35, r"aid_location:\w+_dns_resolution_seconds:over"),
     "locationShare": (0.3, ".*(GatewayLatencyHigh|GatewayLossHigh|DnsResolutionSlow)"),
@@ -132,16 +128,10 @@ def colors(*, configured: bool) -> list[tuple[float, ...]]:
 
 
 def test_default_is_what_the_repository_has() -> None:
-    for field, kind, suffix in (("Rules", "record", ".rules"), ("Alerts", "alert", "")):
-        expected = [
-            {
-                "name": group["name"] + suffix,
-                "rules": [rule for rule in group["rules"] if kind in rule],
-            }
-            for group in GROUPS
-        ]
-        found = mixin(f"prometheus{field}", configured=False)["groups"]
-        assert found == [group for group in expected if group["rules"]]
+    for field, kind in (("prometheusRules", "record"), ("prometheusAlerts", "alert")):
+        expected = [rule for group in GROUPS for rule in group["rules"] if kind in rule]
+        groups = mixin(field, configured=False)["groups"]
+        assert [rule for group in groups for rule in group["rules"]] == expected
     assert mixin("grafanaDashboards", configured=False) == DASHBOARDS
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from asyncio.subprocess import DEVNULL
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from system.servers import PATH, ROOT, RULES, accelerate, environment, run, tool, until
@@ -11,19 +11,6 @@ from system.test_documented_commands import private_network
 
 BLOCK = re.compile(r"(<!-- keeps running -->\n)?```console\n\$ (.*?)^```$", re.M | re.S)
 PAGE = (ROOT / "docs/tour.md").read_text()
-
-
-@asynccontextmanager
-async def process(*command: str, path: str) -> AsyncIterator[None]:
-    quiet = asyncio.subprocess.DEVNULL
-    running = await asyncio.create_subprocess_exec(
-        *command, env=environment(PATH=path), cwd=ROOT, stdout=quiet, stderr=quiet
-    )
-    try:
-        yield
-    finally:
-        running.terminate()
-        await running.wait()
 
 
 async def test_commands_of_the_tour_work(tmp_path: Path) -> None:
@@ -44,7 +31,11 @@ async def test_commands_of_the_tour_work(tmp_path: Path) -> None:
             return await run(*shell, commands, cwd=ROOT, env=environment(PATH=path))
 
         for each in servers:
-            await stack.enter_async_context(process(*shell, f"exec {each}", path=path))
+            process = await asyncio.create_subprocess_exec(
+                *shell, f"exec {each}", env=environment(PATH=path), cwd=ROOT, stdout=DEVNULL
+            )
+            stack.push_async_callback(process.wait)
+            stack.callback(process.terminate)
 
         async def scraped() -> bool:
             shown = await output(f"({queries[0]}) || true")
