@@ -29,6 +29,7 @@ from grafana.panels import (
 ALERTS = 'site="", agent="", location="", vpn=""'
 """Alerts on the exporter have neither a site nor an agent."""
 INSTANCES = q.SELECTED_INSTANCES
+NEWEST_ROUND = q.exporter("newest_round_timestamp_seconds", q.SESSIONS_SOURCE)
 
 LIMIT = q.exporter("api_rate_limit_requests", INSTANCES)
 REMAINING = q.exporter("api_rate_limit_remaining_requests", INSTANCES)
@@ -71,8 +72,6 @@ def dashboard() -> Dashboard:
 
 
 def _overview() -> list[Panel]:
-    success = q.exporter("last_poll_success_timestamp_seconds", q.SESSIONS_SOURCE)
-    newest_round = q.exporter("newest_round_timestamp_seconds", q.SESSIONS_SOURCE)
     series, limit = q.exporter("series", INSTANCES), q.exporter("series_limit", INSTANCES)
 
     def polls(title: str, source: str, consequence: str = "") -> Panel:
@@ -99,7 +98,7 @@ def _overview() -> list[Panel]:
             "Data age",
             "Time since the last complete poll of sessions, for the account group that is "
             "furthest behind. Red: alert.",
-            f"clamp_min(max(time() - {success}), 0)",
+            q.data_age(q.SESSIONS_SOURCE),
             DATA_AGE,
             width=3,
         ),
@@ -107,7 +106,7 @@ def _overview() -> list[Panel]:
             "Newest round",
             "Time since the newest measurement round. If it is old although polls are complete, "
             "there are no visits or sessions are committed late.",
-            f"max(time() - {newest_round})",
+            f"max(time() - {NEWEST_ROUND})",
             lower_is_better("s", 300, 900),
             width=3,
         ),
@@ -167,8 +166,6 @@ def _overview() -> list[Panel]:
 def _polls() -> list[Panel]:
     skipped = q.exporter("polls_skipped_total")
     duration = q.exporter("last_poll_duration_seconds")
-    success = q.exporter("last_poll_success_timestamp_seconds", q.SESSIONS_SOURCE)
-    newest_round = q.exporter("newest_round_timestamp_seconds", q.SESSIONS_SOURCE)
     interval = q.exporter("poll_interval_seconds", f'{INSTANCES}, source="sessions"')
     return [
         timeseries(
@@ -202,8 +199,8 @@ def _polls() -> list[Panel]:
             "Time since the last complete poll of sessions and since the newest round, by account "
             "group.",
             {
-                "poll {{aid}}": f"clamp_min(max by (aid) (time() - {success}), 0)",
-                "round {{aid}}": f"max by (aid) (time() - {newest_round})",
+                "poll {{aid}}": q.data_age(q.SESSIONS_SOURCE, "aid"),
+                "round {{aid}}": f"max by (aid) (time() - {NEWEST_ROUND})",
             },
             DATA_AGE,
             width=8,

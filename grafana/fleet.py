@@ -69,7 +69,6 @@ def dashboard() -> Dashboard:
 def _overview() -> list[Panel]:
     agents = f"sum({q.recorded('aid', 'sessions', 'count')})"
     lossy = f"(sum({q.recorded('aid', 'loss_ratio', 'over')}) or vector(0)) / {agents}"
-    success = q.exporter("last_poll_success_timestamp_seconds", 'aid=~"$aid", source="sessions"')
     return [
         stat(
             "Agents",
@@ -98,7 +97,7 @@ def _overview() -> list[Panel]:
             "Time since the last complete poll of sessions, for the account group that is "
             "furthest behind. Yellow: two polls are missing. Red: all values are outdated; see "
             "the Exporter dashboard.",
-            f"clamp_min(max(time() - {success}), 0)",
+            q.data_age(f'{q.GROUPS}, source="sessions"'),
             DATA_AGE,
         ),
         stat(

@@ -77,9 +77,6 @@ def _overview() -> list[Panel]:
         return f"sum({q.recorded(level, LOCAL + metric, 'over', matchers)}) / {count}"
 
     signal = f"max by (aid, agent) ({q.endpoint('agent_wifi_signal_dbm', q.GROUPS)})"
-    success = q.exporter(
-        "last_poll_success_timestamp_seconds", 'aid=~"$aid", source="local_networks"'
-    )
     return [
         stat("Agents", "Agents that measured their local network in the look-back window.", count),
         stat(
@@ -111,7 +108,7 @@ def _overview() -> list[Panel]:
             "Time since the last complete poll of local networks, for the account group that is "
             "furthest behind. Yellow: two polls are missing. Red: all values are outdated; see "
             "the Exporter dashboard.",
-            f"clamp_min(max(time() - {success}), 0)",
+            q.data_age(f'{q.GROUPS}, source="local_networks"'),
             POLL_AGE,
         ),
     ]

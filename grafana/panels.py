@@ -24,6 +24,9 @@ from grafana import queries as q
 Panel = Any  # the builders of the panel types share methods, but no base class
 T = TypeVar("T")
 
+override = models.DynamicConfigValue
+"""An override of one property of a series or a column: its name and its value."""
+
 DATA_SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 MIN_INTERVAL = "1m"
 """The exporter polls once a minute, so a smaller step shows nothing new."""
@@ -225,11 +228,6 @@ def _legend(*, many: bool) -> common.VizLegendOptions:
     legend = common.VizLegendOptions().show_legend(True).sort_by("Last *").sort_desc(True)
     legend = legend.calcs(["lastNotNull"] if many else ["lastNotNull", "max"])
     return legend.display_mode(table if many else list_).placement(right if many else bottom)
-
-
-def override(property_: str, value: object) -> models.DynamicConfigValue:
-    """Return an override of one property of a series or a column."""
-    return models.DynamicConfigValue(property_, value)
 
 
 DASHED = [

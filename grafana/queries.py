@@ -23,7 +23,7 @@ STALE_SECONDS = 600
 # Label matchers for the dashboard variables.
 GROUPS = 'aid=~"$aid"'
 SITES = f'{GROUPS}, site=~"$site"'
-SELECTED = 'aid=~"$aid", site=~"$site", protocol=~"$protocol"'
+SELECTED = f'{SITES}, protocol=~"$protocol"'
 SELECTED_AGENTS = f'{SELECTED}, agent!="__other__"'  # without series folded by the series limit
 ONE_AGENT = f'{SELECTED}, agent="$agent"'
 SELECTED_INSTANCES = 'instance=~"$instance"'
@@ -149,6 +149,13 @@ def sessions(function: str, window: str, matchers: str = SELECTED) -> str:
     """Number of sessions, each counted once: their `rate` or `increase` over a window."""
     counter = f"{endpoint('site_sessions_total', matchers)}[{window}]"
     return f"sum(max by (aid, site, protocol) ({function}({counter})))"
+
+
+def data_age(matchers: str, by: str = "") -> str:
+    """Seconds since the last complete poll, of the account group that is furthest behind."""
+    oldest = f"max by ({by}) " if by else "max"
+    success = exporter("last_poll_success_timestamp_seconds", matchers)
+    return f"clamp_min({oldest}(time() - {success}), 0)"
 
 
 def firing(matchers: str) -> str:

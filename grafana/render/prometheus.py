@@ -141,14 +141,11 @@ def _seconds(duration: str) -> int:
     return int(duration[:-1]) * UNITS[duration[-1]]
 
 
-def spans(times: Iterable[float]) -> Iterator[tuple[float, float]]:
-    """Yield first and last of each uninterrupted sequence of times."""
-    start = previous = None
+def spans(times: Iterable[float]) -> list[tuple[float, float]]:
+    """Return first and last of each uninterrupted sequence of times."""
+    found: list[tuple[float, float]] = []
     for each in times:
-        if start is None or previous is None or each - previous > STEP:
-            if start is not None and previous is not None:
-                yield start, previous
-            start = each
-        previous = each
-    if start is not None and previous is not None:
-        yield start, previous
+        uninterrupted = found and each - found[-1][1] <= STEP
+        start = found.pop()[0] if uninterrupted else each
+        found.append((start, each))
+    return found
