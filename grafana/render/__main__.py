@@ -39,17 +39,11 @@ INSTANCE = "exporter.example.com:9350"
 DEGRADED_SITE = "crm.example.com"
 OVERLOADED = next(agent for agent in World().agents if agent.overloaded)
 SELECTED = {
-    "site": {"site": as_regex(DEGRADED_SITE)},
-    "agent": {"agent": OVERLOADED.id},
-    "exporter": {"instance": as_regex(INSTANCE)},
+    "site": ("site", as_regex(DEGRADED_SITE), DEGRADED_SITE),
+    "agent": ("agent", OVERLOADED.id, OVERLOADED.name),
+    "exporter": ("instance", as_regex(INSTANCE), INSTANCE),
 }
-"""Values of variables by dashboard."""
-SHOWN = {
-    "site": {"site": DEGRADED_SITE},
-    "agent": {"agent": OVERLOADED.name},
-    "exporter": {"instance": INSTANCE},
-}
-"""Their texts in the variable pickers."""
+"""By dashboard: a variable, its value, and its text in the picker."""
 TITLES = {"location": "Location", "latency_seconds": "Latency"}
 
 WIDTH = 1600
@@ -75,13 +69,14 @@ def page_data(
     prometheus: Prometheus, name: str, dashboard: dict[str, Any], minutes: int
 ) -> dict[str, Any]:
     """Return everything that the page of a dashboard shows."""
-    values = DEFAULTS | SELECTED.get(name, {})
+    selected, value, text = SELECTED.get(name, ("", "", ""))
+    values = DEFAULTS | {selected: value}
     values |= {"__rate_interval": "4m", "__range": f"{minutes}m", "__interval": "1m"}
     start = END - 60 * minutes
     pickers = []
     for variable in dashboard["templating"]["list"]:
-        shown = SHOWN.get(name, {}).get(variable["name"])
-        shown = shown or TITLES.get(values.get(variable["name"], ""), "All")
+        shown = TITLES.get(values.get(variable["name"], ""), "All")
+        shown = text if variable["name"] == selected else shown
         shown = "Prometheus" if variable["name"] == "datasource" else shown
         pickers.append([variable["label"], shown])
     for panel in dashboard["panels"]:
