@@ -78,7 +78,7 @@ async def published(world: World, hours: tuple[int, int]) -> dict[str, list[str]
 async def test_every_problem_has_its_alert_and_outages_page_once(
     problems: tuple[str, ...], hours: tuple[int, int], tmp_path: Path
 ) -> None:
-    series = await published(World(agents=70, sites=5, problems=problems), hours)
+    series = await published(World(agents=60, sites=4, problems=problems), hours)
     firing = f'last_over_time(ALERTS{{alertstate="firing"}}[{MINUTES}m])'
     pages = f"sum_over_time(({PAGE} unless {PAGE} offset 1m)[{MINUTES}m:1m])"
     expected = {f'{{alertname="ThousandEyes{k}", {v}}}': 1 for k, v in EXPECTED.items()}
