@@ -1,5 +1,6 @@
 """What both versions of the API have in common: time ranges, pages, filters, and errors."""
 
+import gzip
 import math
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -9,25 +10,21 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import dropwhile, islice
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
 from yarl import URL
 
-from exporter.simulator.world import DAY, HOUR, Agent, World
+from exporter.simulator.world import HOUR, Agent, World
 
-T = TypeVar("T")
 Payload = dict[str, Any]
-Filters = Mapping[str, list[str]]
-
-RETENTION = 30 * DAY
-JSON, PROBLEM_JSON = "application/json", "application/problem+json"
+JSON, HAL_JSON = "application/json", "application/hal+json;charset=UTF-8"
 NAMES = ("startDate", "endDate", "cursor"), ("from", "to", "pageId")
 """Names of the parameters of listings, of v7 and v6."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ApiRequest:
     """One request; `time` in Unix seconds on the simulator's clock, `number` counts from 0.
 
@@ -36,6 +33,7 @@ class ApiRequest:
 
     number: int
     time: float
+    method: str
     url: URL
     path: str
     params: Mapping[str, str]
@@ -43,12 +41,9 @@ class ApiRequest:
     body: bytes
     is_v6: bool
     page_size: int
-    status: int = 0
-    """Status of the response."""
-    cursor: tuple[str, str] = ("", "")
-    """Name and value of the parameter with the cursor of the page, on a first page too."""
 
 
+Convert = Callable[[Any], Payload]
 Endpoint = Callable[[ApiRequest, World], Payload]
 """Returns the payload for a request; raises `ValueError` if the status is 400."""
 
@@ -62,19 +57,17 @@ class Position(NamedTuple):
     start: float
     end: float
     now: float
-    page: int = 1
     date: int = 0
     id: str = ""
 
 
 def account_group(request: ApiRequest, world: World) -> int:
     """Return the id of a request's account group, by default that of the token's user."""
-    aids = {str(aid): aid for aid in world.groups}
-    aid = request.params.get("aid", next(iter(aids)))
-    if aid not in aids:
+    aid = int(request.params.get("aid", min(world.groups)))
+    if aid not in world.groups:
         error = web.HTTPBadRequest if request.is_v6 else web.HTTPForbidden
         raise error(text=f"No access to account group {aid}")
-    return aids[aid]
+    return aid
 
 
 class Listing(NamedTuple):
@@ -87,22 +80,23 @@ class Listing(NamedTuple):
 
 
 def page_of(
-    listing: Listing, request: ApiRequest, world: World, filters: Filters
+    listing: Listing, request: ApiRequest, world: World, filters: Mapping[str, list[str]]
 ) -> tuple[Position, list[Any], URL | None]:
     """Return a page's position, its records, and the link to the next page."""
     if unknown := filters.keys() - listing.filters.keys():
         raise ValueError(f"Unrecognized field {min(unknown)!r} in searchFilters")
     names = NAMES[request.is_v6]
-    cursor = request.params.get(names[2])
-    position = from_cursor(cursor, Position) if cursor else _range(request, *names[:2])
+    if cursor := request.params.get(names[2]):
+        position = msgspec.json.decode(urlsafe_b64decode(cursor), type=Position)
+    else:
+        position = _range(request, *names[:2])
     if position.end - position.start > listing.max_seconds:
         raise ValueError(f"The time range is longer than {listing.max_seconds / HOUR:g} hours")
-    request.cursor = names[2], to_cursor(position)
-    first = position.date, position.id
     start = max(position.start, position.date)
-    aid = account_group(request, world)
-    records = listing.records(world, aid, start, position.end, position.now)
-    rest = dropwhile(lambda r: (r.date, r.id) < first, records)
+    records = listing.records(
+        world, account_group(request, world), start, position.end, position.now
+    )
+    rest = dropwhile(lambda r: (r.date, r.id) < (position.date, position.id), records)
     tests = [(listing.filters[key], values) for key, values in filters.items()]
     accepted = filter(listing.accepts, rest)
     found = (r for r in accepted if all(field(r) in values for field, values in tests))
@@ -110,46 +104,29 @@ def page_of(
     if len(page) <= request.page_size:
         return position, page, None
     beyond = page.pop()
-    following = position._replace(page=position.page + 1, date=beyond.date, id=beyond.id)
+    following = position._replace(date=beyond.date, id=beyond.id)
+    following_cursor = urlsafe_b64encode(msgspec.json.encode(following)).decode()
     url = request.url.without_query_params(*names)
-    return position, page, url.update_query({names[2]: to_cursor(following)})
+    return position, page, url.update_query({names[2]: following_cursor})
 
 
 def _range(request: ApiRequest, first: str, last: str) -> Position:
     """Return the first page of a time range, which must be explicit: defaults differ by listing."""
     if first not in request.params:
         raise ValueError(f"{first} is missing")
-    start, end = _timestamp(request.params[first]), request.time
-    if last in request.params:
-        end = _timestamp(request.params[last])
-    return Position(max(start, request.time - RETENTION), end, request.time)
-
-
-def _timestamp(text: str) -> float:
-    when = datetime.fromisoformat(text)
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    times = (request.params.get(name, iso_date(request.time)) for name in (first, last))
+    start, end = (datetime.fromisoformat(t).replace(tzinfo=UTC).timestamp() for t in times)
+    return Position(start, end, request.time)
 
 
 def agent_page(request: ApiRequest, world: World) -> tuple[list[Agent], int, URL | None]:
     """Return a page of agents, their total number, and the link to the next page."""
     listing = world.agents_of(account_group(request, world))
     name = NAMES[request.is_v6][2]
-    cursor = request.params.get(name, to_cursor(0))
-    request.cursor = name, cursor
-    start = from_cursor(cursor, int)
+    start = int(request.params.get(name, 0))
     end = start + request.page_size
-    link = request.url.update_query({name: to_cursor(end)}) if end < len(listing) else None
+    link = request.url.update_query({name: end}) if end < len(listing) else None
     return listing[start:end], len(listing), link
-
-
-def to_cursor(value: object) -> str:
-    """Encode a cursor."""
-    return urlsafe_b64encode(msgspec.json.encode(value)).decode().rstrip("=")
-
-
-def from_cursor(cursor: str, type_: type[T]) -> T:
-    """Decode a cursor."""
-    return msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=type_)
 
 
 FILTERS: dict[str, Callable[[Any], str | None]] = {
@@ -189,18 +166,23 @@ def iso_date(when: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
 
 
-def json_response(payload: Payload, status: int = 200, content_type: str = JSON) -> web.Response:
-    """Encode a payload."""
-    body, headers = msgspec.json.encode(payload), {"Content-Type": content_type}
-    return web.Response(status=status, body=body, headers=headers)
+def json_response(payload: Payload, request: ApiRequest) -> web.Response:
+    """Encode the payload of a successful request, compressed if the client accepts gzip."""
+    body = msgspec.json.encode(payload)
+    headers = {"Content-Type": JSON if request.is_v6 or request.method == "POST" else HAL_JSON}
+    if "gzip" in request.headers.get("Accept-Encoding", "") and len(body) > 1024:
+        headers["Content-Encoding"] = "gzip"
+        body = gzip.compress(body, 1)
+    return web.Response(body=body, headers=headers)
 
 
 def error_response(request: ApiRequest, status: int, detail: str) -> web.Response:
     """Return an error in the format of the API version."""
     if status == 404:
         return web.Response(status=404)
-    if request.is_v6 or status == 401:
-        return json_response({"errorMessage": detail}, status)
-    problem: Payload = {"type": "about:blank", "title": HTTPStatus(status).phrase}
-    problem |= {"status": status, "detail": detail, "instance": request.path}
-    return json_response(problem, status, PROBLEM_JSON)
+    payload: Payload = {"errorMessage": detail}
+    headers = {"Content-Type": JSON}
+    if not request.is_v6 and status != 401:
+        payload = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+        headers = {"Content-Type": "application/problem+json"}
+    return web.Response(body=msgspec.json.encode(payload), status=status, headers=headers)

@@ -12,7 +12,6 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
-from zlib import crc32
 
 from aiohttp import web
 
@@ -57,12 +56,6 @@ def records(payload: Payload) -> list[Payload]:
     return next((payload[key] for key in LISTINGS & payload.keys()), [])
 
 
-def links(payload: Payload) -> Payload:
-    """Return the object that has the link to the next page."""
-    found: Payload = payload["pages" if "pages" in payload else "_links"]
-    return found
-
-
 def fixed(status: int, body: str, content_type: str) -> Callable[[ApiRequest], web.Response]:
     """Return a function that returns the same response for all requests."""
     headers = {"Content-Type": content_type}
@@ -75,31 +68,11 @@ def error(
     """Return a function that returns an error for all requests, or for paths with a pattern."""
 
     def respond(request: ApiRequest) -> web.Response | None:
-        if not re.search(paths, request.path):
-            return None
         response = error_response(request, status, detail)
         response.headers.update(headers or {})
-        return response
+        return response if re.search(paths, request.path) else None
 
     return respond
-
-
-def _empty(_request: ApiRequest, payload: Payload) -> None:
-    records(payload).clear()
-    if LISTINGS & payload.keys():
-        links(payload).pop("next", None)
-
-
-def _no_networks(request: ApiRequest, payload: Payload) -> None:
-    if "/network" in request.path:
-        _empty(request, payload)
-
-
-def _masked(_request: ApiRequest, payload: Payload) -> None:
-    """Replace names with numbers, like for users without the permission to identify agents."""
-    for record in records(payload):
-        for name in {"visitedSite", "name", "agentName", "computerName"} & record.keys():
-            record[name] = str(crc32(record[name].encode()))
 
 
 async def _slow(_request: web.Request, response: web.Response) -> web.Response:
@@ -122,23 +95,18 @@ FORBIDDEN = "Insufficient permissions"
 RATE_LIMITED = error(429, "Exhausted rate limit", {RATE_LIMIT_HEADERS[1]: "0"})
 MAINTENANCE = "Please bear with us, the ThousandEyes API is currently in maintenance mode."
 PORTAL = "<!DOCTYPE html><title>Welcome</title><h1>Please sign in</h1>\n"
-FAULTS: dict[str, Fault] = {
-    fault.name: fault
-    for fault in (
-        Fault("unauthorized", "401, as for an expired token", instead=error(401)),
-        Fault("forbidden_agents", "403 for agents", instead=error(403, FORBIDDEN, paths="agents")),
-        Fault("rate_limited", "429 with the time of the reset", instead=RATE_LIMITED),
-        Fault("server_error", "500", instead=error(500, "Internal Server Error")),
-        Fault("maintenance", "503", instead=fixed(503, MAINTENANCE, "text/plain")),
-        Fault("slow", "responses take 5 seconds", response=_slow),
-        Fault("hang", "no responses", response=_hang),
-        Fault("reset", "connections are closed without a response", response=_reset),
-        Fault("html", "200 with the page of a captive portal", fixed(200, PORTAL, "text/html")),
-        Fault("empty", "listings without records", payload=_empty),
-        Fault("masked", "numbers instead of names of agents and sites", payload=_masked),
-        Fault("no_networks", "no network sessions", payload=_no_networks),
-    )
-}
+OPERATORS_FAULTS = (
+    Fault("unauthorized", "401, as for an expired token", instead=error(401)),
+    Fault("forbidden_agents", "403 for agents", instead=error(403, FORBIDDEN, paths="agents")),
+    Fault("rate_limited", "429 with the time of the reset", instead=RATE_LIMITED),
+    Fault("server_error", "500", instead=error(500, "Internal Server Error")),
+    Fault("maintenance", "503", instead=fixed(503, MAINTENANCE, "text/plain")),
+    Fault("slow", "responses take 5 seconds", response=_slow),
+    Fault("hang", "no responses", response=_hang),
+    Fault("reset", "connections are closed without a response", response=_reset),
+    Fault("html", "200 with the page of a captive portal", fixed(200, PORTAL, "text/html")),
+)
+FAULTS = {fault.name: fault for fault in OPERATORS_FAULTS}
 
 SPEC = re.compile(
     r"(?P<name>\w+)(=(?P<share>0?\.\d*[1-9]\d*|1(\.0)?))?"
@@ -163,12 +131,13 @@ def _parse(spec: str, faults: Mapping[str, Fault]) -> Fault:
     name = match["name"]
     if name not in faults:
         raise ValueError(f"unknown fault {name!r}: expected {', '.join(faults)}")
-    fault = replace(faults[name], share=float(match["share"] or 1))
-    if match["from"]:
-        return replace(fault, start=_seconds(match["from"]), end=_seconds(match["to"]), daily=True)
-    start = _seconds(match["start"] or "0s")
-    end = start + _seconds(match["length"]) if match["length"] else math.inf
-    return replace(fault, start=start, end=end)
+    daily = bool(match["from"])
+    start = _seconds(match["start"] or match["from"] or "0s")
+    end = _seconds(match["to"]) if daily else math.inf
+    if match["length"]:
+        end = start + _seconds(match["length"])
+    share = float(match["share"] or 1)
+    return replace(faults[name], share=share, start=start, end=end, daily=daily)
 
 
 def _seconds(text: str) -> int:

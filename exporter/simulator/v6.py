@@ -7,18 +7,16 @@ from msgspec import Struct
 from msgspec.json import decode
 
 from exporter.simulator import api, v7
-from exporter.simulator.api import ApiRequest, Payload
-from exporter.simulator.world import ORGANIZATION, Agent, Session, World
+from exporter.simulator.api import ApiRequest, Convert, Payload
+from exporter.simulator.world import Session, World
 
 SESSION = {"id": "userSessionId", "sourceAddress": "sourceAddr", "organizationName": "orgName"}
 AGENT = {"id": "agentId", "name": "agentName", "createdAt": "createdTime"}
 V7_ONLY = (  # noqa: SIM905
-    "pageId vpn proxy platform freeDiskSpaceNormalized serialNumber nicModel nicDriverVersion "
-    "asnDetails licenseType batteryMetrics agentExplainabilityFailures networkInterfaceProfiles "
-    "_links"
+    "vpn proxy platform freeDiskSpaceNormalized serialNumber nicModel nicDriverVersion "
+    "asnDetails licenseType batteryMetrics agentExplainabilityFailures networkInterfaceProfiles"
 ).split()
 DATES = ("date", "committed", "lastSeen", "createdAt")
-CASE_INSENSITIVE = {"connection", "platform", "trigger"}  # filters: `Wireless` is `wireless`
 
 
 class Filter(Struct):
@@ -31,26 +29,22 @@ class Filter(Struct):
 BODY = dict[Literal["searchFilters"], list[Filter]]
 
 
-def sessions(request: ApiRequest, world: World, *, network: bool) -> Payload:
-    """Return a page of user sessions or network sessions."""
+def results(
+    listing: api.Listing, name: str, convert: Convert, request: ApiRequest, world: World
+) -> Payload:
+    """Return a page of sessions."""
     body = decode(request.body or b"{}", type=BODY)
     filters = {each.key: each.values for each in body.get("searchFilters", [])}
-    for key in filters.keys() & CASE_INSENSITIVE:
-        filters[key] = [value.lower() for value in filters[key]]
-    listing, name, convert = NETWORKS if network else USERS
     position, page, next_link = api.page_of(listing, request, world, filters)
     start, end = (_date(api.iso_date(when)) for when in (position.start, position.end))
     time_range = {"from": start, "to": end}
-    pages: Payload = {"current": position.page}
-    if next_link:
-        pages["next"] = str(next_link.update_query(time_range))
+    pages = {"next": str(next_link.update_query(time_range))} if next_link else {}
     return {**time_range, name: [convert(session) for session in page], "pages": pages}
 
 
 def user_session(session: Session) -> Payload:
     """Return a record of the listing of user sessions."""
-    link = f"https://app.thousandeyes.com/view/endpoint-agent/?roundId={session.round_id}"
-    return _converted(v7.user_session(session), SESSION) | {"permalink": link}
+    return _converted(v7.user_session(session), SESSION)
 
 
 def network_session(session: Session) -> Payload:
@@ -61,10 +55,6 @@ def network_session(session: Session) -> Payload:
         round_trip = {"avgRtt": ping.latency, "maxRtt": ping.max_rtt, "meanDevRtt": ping.jitter}
         record["destination"] |= round_trip
     return record
-
-
-USERS = api.USER_SESSIONS, "userSessions", user_session
-NETWORKS = api.NETWORK_SESSIONS, "networkSessions", network_session
 
 
 def _converted(record: Payload, names: dict[str, str]) -> Payload:
@@ -82,41 +72,31 @@ def _date(iso_date: str) -> str:
 def agents(request: ApiRequest, world: World) -> Payload:
     """Return a page of agents."""
     page, _, next_link = api.agent_page(request, world)
-    records = [agent_record(agent, request) for agent in page]
+    records = [
+        _converted(v7.agent_record(agent, request), AGENT)
+        | {"agentType": "enterprise", "clients": [{"userProfile": {"userName": agent.user_name}}]}
+        for agent in page
+    ]
     return {"endpointAgents": records, "pages": {"next": str(next_link)} if next_link else {}}
-
-
-def agent_record(agent: Agent, request: ApiRequest) -> Payload:
-    """Return a record of the listing of agents."""
-    user = {"userProfile": {"userName": agent.user_name}}
-    record = _converted(v7.agent_record(agent, request), AGENT)
-    return record | {"agentType": "enterprise", "clients": [user], "vpnProfiles": []}
 
 
 def account_groups(_request: ApiRequest, world: World) -> Payload:
     """Return all account groups."""
     records = [
-        {
-            "aid": aid,
-            "accountGroupName": name,
-            "organizationName": ORGANIZATION,
-            "current": int(aid == min(world.groups)),
-            "default": int(aid == min(world.groups)),
-        }
+        {"aid": aid, "accountGroupName": name, "current": int(aid == min(world.groups))}
         for aid, name in world.groups.items()
     ]
     return {"accountGroups": records}
 
 
-SUFFIX = r"{suffix:(\.json)?}"
-SESSIONS = f"/v6/endpoint-data/user-sessions{SUFFIX}"
-SESSION_NETWORKS = f"/v6/endpoint-data/user-sessions/network{SUFFIX}"
-ROUTES: tuple[tuple[str, str, api.Endpoint, str], ...] = (
-    ("GET", SESSIONS, partial(sessions, network=False), api.JSON),
-    ("POST", SESSIONS, partial(sessions, network=False), api.JSON),
-    ("GET", SESSION_NETWORKS, partial(sessions, network=True), api.JSON),
-    ("POST", SESSION_NETWORKS, partial(sessions, network=True), api.JSON),
-    ("GET", f"/v6/endpoint-agents{SUFFIX}", agents, api.JSON),
-    ("GET", f"/v6/account-groups{SUFFIX}", account_groups, api.JSON),
-)
-"""Method, path, endpoint, and content type."""
+USERS = partial(results, api.USER_SESSIONS, "userSessions", user_session)
+NETWORKS = partial(results, api.NETWORK_SESSIONS, "networkSessions", network_session)
+ENDPOINTS: dict[tuple[str, str], api.Endpoint] = {
+    ("GET", "/v6/endpoint-data/user-sessions"): USERS,
+    ("POST", "/v6/endpoint-data/user-sessions"): USERS,
+    ("GET", "/v6/endpoint-data/user-sessions/network"): NETWORKS,
+    ("POST", "/v6/endpoint-data/user-sessions/network"): NETWORKS,
+    ("GET", "/v6/endpoint-agents"): agents,
+    ("GET", "/v6/account-groups"): account_groups,
+}
+"""Endpoints by method and path, without the suffix `.json`."""

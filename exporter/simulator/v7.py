@@ -1,27 +1,20 @@
 """Endpoints of version 7 of the API, with the schemas of the ThousandEyes API v7 reference."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
-from aiohttp import web
 from msgspec import to_builtins
 from msgspec.json import decode
 
 from exporter.simulator import api
-from exporter.simulator.api import ApiRequest, Payload, iso_date
+from exporter.simulator.api import ApiRequest, Convert, Payload, iso_date
 from exporter.simulator.world import ORGANIZATION, SLOW_VPN, Agent, Network, Probe, Session, World
 
-AGENT = {"status": "enabled", "deleted": False, "numberOfClients": 1, "agentType": "endpoint"}
-Convert = Callable[[Any], Payload]
-PORTS = {"dns": 53, "vpn": 443, "proxy": 8080}
 BODY = dict[Literal["searchFilters"], dict[str, list[str]]]
 
 
 def results(listing: api.Listing, convert: Convert, request: ApiRequest, world: World) -> Payload:
     """Return a page of test results."""
-    if request.body and not request.headers.get("Content-Type", "").startswith(api.JSON):
-        raise web.HTTPUnsupportedMediaType
     filters = decode(request.body or b"{}", type=BODY).get("searchFilters", {})
     position, page, next_link = api.page_of(listing, request, world, filters)
     payload: Payload = {"results": [convert(record) for record in page], "_links": {}}
@@ -46,7 +39,6 @@ def user_session(session: Session) -> Payload:
         "port": 443 if session.site.protocol == "https" else 80,
         "sourceAddress": session.network.public_ip,
         "organizationName": session.network.organization,
-        "pageId": session.page_id,
     }
     return api.without_none(record)
 
@@ -91,7 +83,6 @@ def local_network(probe: Probe) -> Payload:
         "date": iso_date(probe.date),
         "type": probe.type,
         "target": ping.target,
-        "targetPort": PORTS.get(probe.type, 80),
         "icmpPing": {**icmp, "loss": 10.0 * lost, "pktsSent": 10, "pktsReceived": 10 - lost},
         "isIcmpBlocked": blocked,
         "systemMetrics": to_builtins(probe.system),
@@ -134,18 +125,15 @@ def agents(request: ApiRequest, world: World) -> Payload:
 
 def agent_record(agent: Agent, request: ApiRequest) -> Payload:
     """Return a record of the listing of agents."""
-    user = {"userName": agent.user_name, "userPrincipalName": f"{agent.user_name}@example.com"}
     now = int(request.time)
     network = agent.network(now)
-    failures = [{"reasonCode": agent.failure}] if agent.failure else []
     record: Payload = {
-        **AGENT,
         **agent.hardware,
+        "agentType": "endpoint",
+        "status": "enabled",
         "id": agent.id,
         "name": agent.name,
-        "computerName": agent.computer_name,
         "freeDiskSpaceNormalized": round(1 - agent.memory_load, 2),
-        "serialNumber": agent.serial_number,
         "lastSeen": iso_date(now - (now - agent.number) % 60),
         "version": agent.version,
         "createdAt": iso_date(agent.created_at),
@@ -153,13 +141,13 @@ def agent_record(agent: Agent, request: ApiRequest) -> Payload:
         "location": {"locationName": agent.office.location},
         "licenseType": agent.license_type,
         "totalMemory": f"{agent.memory_mb} MB",
-        "asnDetails": {"asNumber": network.as_number, "asName": network.organization},
+        "asnDetails": {"asName": network.organization},
         "batteryMetrics": _battery(agent, now),
-        "agentExplainabilityFailures": failures,
-        "_links": {"self": {"href": f"{request.url.origin()}/v7/endpoint/agents/{agent.id}"}},
+        "agentExplainabilityFailures": [{"reasonCode": agent.failure}] if agent.failure else [],
     }
     expand = request.params.get("expand", "").split(",")
     if "clients" in expand:
+        user = {"userName": agent.user_name, "userPrincipalName": f"{agent.user_name}@example.com"}
         record["clients"] = [{"userProfile": user}]
     if "networkInterfaceProfiles" in expand:
         record["networkInterfaceProfiles"] = _interface_profiles(agent, network, now)
@@ -170,35 +158,35 @@ def agent_record(agent: Agent, request: ApiRequest) -> Payload:
 
 def _interface_profiles(agent: Agent, network: Network, now: int) -> list[Payload]:
     """Return the network interfaces of an agent; only the one in use has a gateway."""
+    rssi = agent.signal(network, now)
+    wifi = {"ssid": network.ssid, "bssid": network.bssid, "channel": 36, "rssi": rssi}
+    cable = {"linkSpeed": 100 if agent.number % 7 == 0 else 1000}
     address = f"{network.gateway.rpartition('.')[0]}.{agent.number % 250 + 2}"
     gateway = {"gateway": network.gateway, "routerHardwareAddress": "02:00:5e:10:01:01"}
-    wifi = {"ssid": network.ssid, "bssid": network.bssid, "channel": 36, "phyMode": "802.11ax"}
-    wifi |= {"rssi": agent.signal(network, now)}
-    cable = {"linkSpeed": 100 if agent.number % 7 == 0 else 1000}
     vpns = [p["vpnClientAddresses"][0] for p in _vpn_profiles(agent, network)]
     found = [_interface("virtual", vpn, {}) for vpn in vpns]
     if network.ssid:
-        return [*found, _interface("wireless", address, gateway, wirelessProfile=wifi)]
-    idle = _interface("wireless", "169.254.7.7", {})
-    return [idle, _interface("ethernet", address, gateway, ethernetProfile=cable), *found]
+        return [*found, _interface("wireless", address, gateway) | {"wirelessProfile": wifi}]
+    used = _interface("ethernet", address, gateway) | {"ethernetProfile": cable}
+    return [_interface("wireless", "169.254.7.7", {}), used, *found]  # a wireless one is idle
 
 
-def _interface(kind: str, ip: str, gateway: Payload, **profile: Payload) -> Payload:
+def _interface(kind: str, ip: str, gateway: Payload) -> Payload:
     address = {"addressType": "unique-local", "ipAddress": ip, "prefixLength": 24, **gateway}
-    name = {"interfaceName": f"{kind}0", "hardwareType": kind, "addressProfiles": [address]}
-    return name | profile
+    return {"interfaceName": f"{kind}0", "hardwareType": kind, "addressProfiles": [address]}
 
 
 def _vpn_profiles(agent: Agent, network: Network) -> list[Payload]:
-    gateway, number = agent.vpn(network), agent.number
+    if not (gateway := agent.vpn(network)):
+        return []
     profile = {
         "interfaceName": "virtual0",
         "vpnType": "cisco-anyconnect" if gateway == SLOW_VPN else "palo-alto-globalprotect",
         "vpnGatewayAddress": gateway,
-        "vpnClientAddresses": [f"10.100.{number >> 8 & 255}.{number & 255}"],
+        "vpnClientAddresses": [f"10.100.{agent.number >> 8 & 255}.{agent.number & 255}"],
         "vpnClientNetworkRange": ["10.100.0.0/16"],
     }
-    return [profile] if gateway else []
+    return [profile]
 
 
 def account_groups(request: ApiRequest, world: World) -> Payload:
@@ -208,25 +196,22 @@ def account_groups(request: ApiRequest, world: World) -> Payload:
             "aid": str(aid),
             "accountGroupName": name,
             "organizationName": ORGANIZATION,
-            "orgId": "7625",
             "isCurrentAccountGroup": aid == min(world.groups),
-            "isDefaultAccountGroup": aid == min(world.groups),
         }
         for aid, name in world.groups.items()
     ]
     return {"accountGroups": records, "_links": {"self": {"href": str(request.url)}}}
 
 
-HAL_JSON = "application/hal+json;charset=UTF-8"
 TESTS = "/v7/endpoint/test-results"
 USERS = partial(results, api.USER_SESSIONS, user_session)
 NETWORKS = partial(results, api.NETWORK_SESSIONS, network_session)
 PROBES = partial(results, api.PROBES, local_network)
-ROUTES: tuple[tuple[str, str, api.Endpoint, str], ...] = (
-    ("POST", f"{TESTS}/real-user-tests/filter", USERS, api.JSON),
-    ("POST", f"{TESTS}/real-user-tests/networks/filter", NETWORKS, api.JSON),
-    ("POST", f"{TESTS}/local-networks/topologies/filter", PROBES, api.JSON),
-    ("GET", "/v7/endpoint/agents", agents, HAL_JSON),
-    ("GET", "/v7/account-groups", account_groups, HAL_JSON),
-)
-"""Method, path, endpoint, and the content type that the live API sends."""
+ENDPOINTS: dict[tuple[str, str], api.Endpoint] = {
+    ("POST", f"{TESTS}/real-user-tests/filter"): USERS,
+    ("POST", f"{TESTS}/real-user-tests/networks/filter"): NETWORKS,
+    ("POST", f"{TESTS}/local-networks/topologies/filter"): PROBES,
+    ("GET", "/v7/endpoint/agents"): agents,
+    ("GET", "/v7/account-groups"): account_groups,
+}
+"""Endpoints by method and path."""

@@ -1,12 +1,11 @@
 """A simulated company: its agents, their local networks, and the sessions at the sites they visit.
 
-Everything is a function of the seed and the time. The sessions of a minute depend on the seed, the
-account group and the minute alone: the same range always has the same sessions, in both versions of
-the API. Field names and units follow the ThousandEyes API v7 reference. Addresses, names and AS
-numbers are reserved for documentation and tests (RFC 2544, 2606, 5398 and 5737).
+Everything is a function of the seed and the time: the same range always has the same records, in
+both versions of the API. Field names and units follow the ThousandEyes API v7 reference. Addresses
+and names are reserved for documentation and tests (RFC 2544, 2606 and 5737).
 
-Dashboards and alerts should find the `PROBLEMS` of the company, and that working from home through
-the VPN adds latency. Sessions and local networks show the same causes.
+Dashboards and alerts should find the `PROBLEMS` of the company, which sessions and local networks
+show alike, and that working from home through the VPN adds latency.
 """
 
 # ruff: noqa: S311, SIM905  pseudo-random numbers, and lists of words
@@ -14,13 +13,14 @@ the VPN adds latency. Sessions and local networks show the same causes.
 import math
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from operator import attrgetter
 from random import Random
+from typing import Any
 from uuid import UUID
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -30,7 +30,6 @@ FIRST_DEGRADED_SECONDS, DEGRADED_SECONDS = 2400, 1200  # of the first hour, of e
 BUSY_SECONDS = 600  # agents are busy or idle for this long: sessions come in bursts
 BUSY_SESSIONS = (0, 0, 1, 1, 1, 2, 3)  # of a busy agent in one minute, equally likely
 NIGHT, DAYTIME, WORKING_HOURS = 0.24, 0.5, 0.75  # share of the agents that are busy
-CACHED_ROUNDS = 32
 PROBE_ROUND_SECONDS = 300
 VPN_MS, VPN_DETOUR_MS, PROXY_MS = 18, 45, 6
 TARGETS = {"gateway": 2, "dns": 3, "vpn": VPN_MS, "proxy": PROXY_MS, "unknown": 2}  # distance, ms
@@ -47,20 +46,18 @@ PROBLEMS = {
     "slow_dns": "a slow DNS server in an office",
 }
 DEFAULT_PROBLEMS = frozenset(PROBLEMS) - {"lossy_gateway", "slow_dns"}
-OFFICE_PROBLEMS = {"slow_gateway": "delay_ms", "lossy_gateway": "loss", "slow_dns": "dns_delay_ms"}
 
 
 class Network(Struct, frozen=True, gc=False):
-    """A network that a laptop is connected to; `ssid` and `bssid` are `None` on Ethernet.
+    """A network of a laptop, on Ethernet without `ssid` and `bssid`.
 
-    `delay_ms` and up to `jitter_ms` are added to every round trip; if `loss` is not 0, it is the
-    share of pings with packet loss.
+    `delay_ms` and up to `jitter_ms` are added to every round trip; a share `loss` of pings, if it
+    is not 0, has packet loss.
     """
 
     id: str
     gateway: str
     public_ip: str
-    as_number: int
     organization: str
     dns: str
     ssid: str | None = None
@@ -73,14 +70,13 @@ class Network(Struct, frozen=True, gc=False):
 
 
 class Office(Struct, frozen=True, gc=False):
-    """A city; `utc_offset` in hours; `delay_ms`, `loss` and `dns_delay_ms` may be problems."""
+    """A city; `utc_offset` in hours; `problem` sets `link`, fields of its agents' networks."""
 
     code: str
     location: str
     utc_offset: float
-    delay_ms: int = 0
-    loss: float = 0.0
-    dns_delay_ms: int = 0
+    problem: str = ""
+    link: dict[str, Any] = {}
     proxy: str | None = None
     vpn: str = SLOW_VPN
 
@@ -101,41 +97,42 @@ class Office(Struct, frozen=True, gc=False):
 
 OFFICES = (
     Office("LON", "London, England, UK", 0),
-    Office("BLR", "Bengaluru, Karnataka, India", 5.5, delay_ms=230),
+    Office("BLR", "Bengaluru, Karnataka, India", 5.5, "slow_gateway", {"delay_ms": 230}),
     Office("SFO", "San Francisco, California, US", -8, vpn=OTHER_VPN),
     Office("BER", "Berlin, Germany", 1, proxy="203.0.113.240"),
     Office("SYD", "Sydney, New South Wales, Australia", 10),
-    Office("NYC", "New York, New York, US", -5, dns_delay_ms=440, vpn=OTHER_VPN),
-    Office("SAO", "São Paulo, Brazil", -3, loss=0.7, vpn=OTHER_VPN),
+    Office("NYC", "New York, New York, US", -5, "slow_dns", {"dns_delay_ms": 440}, vpn=OTHER_VPN),
+    Office("SAO", "São Paulo, Brazil", -3, "lossy_gateway", {"loss": 0.7}, vpn=OTHER_VPN),
     Office("SIN", "Singapore", 8),
 )
 
 
-def _office_network(office: Office, wireless: bool) -> Network:
+def _office_network(office: Office, wireless: bool, **link: Any) -> Network:
     n = OFFICES.index(office) + 1
     id_ = f"0a5e{n:08x}" if wireless else f"0a5f{n:08x}"
     wifi = ("Example Office", f"02:00:5e:10:00:{n:02x}") if wireless else ()
-    dns = f"10.{n}.0.53"
-    return Network(id_, f"10.{n}.0.1", f"203.0.113.{n}", 64496, ORGANIZATION, dns, *wifi)
+    address, dns = f"203.0.113.{n}", f"10.{n}.0.53"
+    return Network(id_, f"10.{n}.0.1", address, ORGANIZATION, dns, *wifi, **link)
 
 
-def _home_network(rng: Random, number: int, wireless: bool) -> Network:
-    provider = rng.randrange(len(PROVIDERS))
+def _home_network(rng: Random, number: int, wireless: bool, **link: Any) -> Network:
+    provider = PROVIDERS[rng.randrange(len(PROVIDERS))]
     id_ = f"{rng.getrandbits(48):012x}"
     gateway = "192.168.1.1" if rng.random() < 0.6 else "192.168.178.1"
     address = f"198.19.{number >> 8 & 255}.{number & 255}"
     wifi = (f"home-{number:05}", f"02:{rng.randbytes(5).hex(':')}") if wireless else ()
-    return Network(id_, gateway, address, 64497 + provider, PROVIDERS[provider], gateway, *wifi)
+    link["blocks_ping"] = number % 10 == 8
+    return Network(id_, gateway, address, provider, gateway, *wifi, **link)
 
 
 class Site:
     """A host that agents visit; `distance_ms` is its normal round-trip time.
 
     `ping` is `answered`, `blocked` (its sessions have only the address of the destination) or
-    `absent` (no `destination` at all). `degraded_at` is `None` for all sites but one.
+    `absent` (no `destination` at all).
     """
 
-    def __init__(self, rng: Random, number: int, degraded_at: int | None) -> None:
+    def __init__(self, rng: Random, number: int) -> None:
         copy, index = divmod(number, len(HOSTS) * len(DOMAINS))
         name, domain = HOSTS[index % len(HOSTS)], DOMAINS[index // len(HOSTS)]
         self.host = f"{name}{copy + 1 if copy else ''}.{domain}"
@@ -143,11 +140,11 @@ class Site:
         self.address = f"198.18.{number >> 8 & 255}.{number & 255}"
         self.distance_ms = rng.randrange(8, 60)
         self.ping = {4: "blocked", 11: "absent"}.get(number % 13, "answered")
-        self.degraded_at = degraded_at
+        self.degraded_at = math.inf
 
     def degradation(self, when: int) -> float:
         """Return the degree of degradation at Unix time `when`, from 0 (none) to 1."""
-        if self.degraded_at is None or when < self.degraded_at:
+        if when < self.degraded_at:
             return 0.0
         hours, elapsed = divmod(when - self.degraded_at, HOUR)
         length = DEGRADED_SECONDS if hours else FIRST_DEGRADED_SECONDS
@@ -161,28 +158,30 @@ class Agent:
     `failure` is why it cannot measure local networks. `hardware` has more fields of the listing.
     """
 
-    def __init__(
-        self, rng: Random, number: int, account_groups: int, problems: Collection[str]
-    ) -> None:
-        rank, group = divmod(number, account_groups)
-        first, second = number == 0, number == account_groups
+    def __init__(self, rng: Random, number: int, groups: int, problems: Collection[str]) -> None:
+        rank, group = divmod(number, groups)
+        first, second = number == 0, number == groups
         self.number = number
         self.aid = 1001 + group
         self.office = OFFICES[rank % len(OFFICES)]
         given, family = rng.choice(GIVEN_NAMES), rng.choice(FAMILY_NAMES)
         kind, *hardware = rng.choice(MACS if rng.random() < 0.4 else PCS)
         self.name = f"{given}-{family}-{kind}".lower()
-        self.computer_name = f"{self.office.code}-{kind[:3].upper()}-{number:05}"
         self.user_name = f"{given[0]}{family}{number}".lower()
         self.hardware = dict(zip(HARDWARE, hardware, strict=True))
+        self.hardware["computerName"] = f"{self.office.code}-{kind[:3].upper()}-{number:05}"
         self.id = str(UUID(int=rng.getrandbits(128), version=4))
-        self.serial_number = f"{rng.getrandbits(40):010X}"
+        self.hardware["serialNumber"] = f"{rng.getrandbits(40):010X}"
         self.version = rng.choice(VERSIONS)
         self.license_type = "essentials" if rng.random() < 0.25 else "advantage"
         self.memory_mb = 8192 if first else rng.choice((8192, 16384, 16384, 32768))
         self.created_at = 1_700_000_000 + rng.randrange(300) * DAY + rng.randrange(DAY)
-        office_network = _office_network(self.office, second or rng.random() < 0.7)
-        home_network = _home_network(rng, number, second or rng.random() < 0.9)
+        link = self.office.link if self.office.problem in problems else {}
+        self.office_network = _office_network(self.office, second or rng.random() < 0.7, **link)
+        home_wifi = second or rng.random() < 0.9
+        if "weak_wifi" in problems and rank % 25 == 1 and home_wifi:
+            link = {**link, "delay_ms": link.get("delay_ms", 0) + 40, "jitter_ms": 35, "loss": 0.6}
+        self.home_network = _home_network(rng, number, home_wifi, **link)
         self.office_days = rng.sample(range(5), k=3)
         self.uses_vpn = rng.random() < 0.35 and not (first or second)
         self.reports_cpu = first or rng.random() < 0.92
@@ -191,15 +190,8 @@ class Agent:
         self.overloaded = first and "overloaded_laptop" in problems
         if self.overloaded:
             self.cpu_load, self.memory_load = 0.92, 0.96
-        failing = "failing_agents" in problems and not group
-        self.failure = FAILURES.get(rank) if failing else None
-        active = (field for name, field in OFFICE_PROBLEMS.items() if name in problems)
-        link = {field: getattr(self.office, field) for field in active}
-        self.office_network = structs.replace(office_network, **link)
-        self.weak_wifi = "weak_wifi" in problems and rank % 25 == 1 and bool(home_network.ssid)
-        if self.weak_wifi:
-            link |= {"delay_ms": link.get("delay_ms", 0) + 40, "jitter_ms": 35, "loss": 0.6}
-        self.home_network = structs.replace(home_network, blocks_ping=number % 10 == 8, **link)
+        failures = FAILURES if "failing_agents" in problems and not group else {}
+        self.failure = failures.get(rank)
 
     def network(self, when: int) -> Network:
         """Return the network that it is connected to at Unix time `when`."""
@@ -252,44 +244,41 @@ class SystemMetrics(Struct, frozen=True, gc=False, rename="camel", omit_defaults
     cpu_utilization: Samples | None = None
 
 
-class Session(Struct, frozen=True, gc=False):
-    """One visit; nearly all are in both listings, user (`listed`) and network (`measured`)."""
+class Record(Struct, frozen=True, gc=False, kw_only=True):
+    """What sessions and probes have in common; times in Unix seconds."""
 
     id: str
     agent: Agent
     network: Network
-    site: Site
     round_id: int
     date: int
     committed: int
+    system: SystemMetrics
+
+
+class Session(Record, frozen=True, gc=False, kw_only=True):
+    """One visit; nearly all are in both listings, user (`listed`) and network (`measured`)."""
+
+    site: Site
     pages: int
-    page_id: str
     trigger: str
     experience_score: float | None
     destination: NetworkMetrics | None
     vpn: NetworkMetrics | None
     proxy: NetworkMetrics | None
-    system: SystemMetrics
     listed: bool = True
     measured: bool = True
 
 
-class Probe(Struct, frozen=True, gc=False):
+class Probe(Record, frozen=True, gc=False, kw_only=True):
     """Pings to a gateway, DNS server, VPN gateway or proxy; `id` increases with `date`."""
 
-    id: str
-    agent: Agent
-    network: Network
     type: str
-    round_id: int
-    date: int
-    committed: int
     ping: NetworkMetrics
-    system: SystemMetrics
 
 
 class World:
-    """A company of a given seed and size.
+    """A company of a given seed and size; all times are Unix seconds.
 
     `groups` maps account group ids to names; the first is that of the token's user. The size of a
     round is `sessions_per_minute` in each account group; by default, it depends on the local time.
@@ -308,18 +297,17 @@ class World:
         degraded_at: int = 1200,
         problems: Collection[str] = DEFAULT_PROBLEMS,
     ) -> None:
-        if unknown := {*problems} - PROBLEMS.keys():
-            raise ValueError(f"unknown problems: {', '.join(unknown)}")
         self.seed = seed
         self.sessions_per_minute = sessions_per_minute
         self.problems = problems
-        names = [f"Example {DEPARTMENTS[n % 10]} {n // 10 + 1}" for n in range(account_groups)]
-        self.groups = {1001 + n: name.removesuffix(" 1") for n, name in enumerate(names)}
+        names = (f"Example {DEPARTMENTS[n % 10]} {n // 10 + 1}" for n in range(account_groups))
+        self.groups = {aid: name.removesuffix(" 1") for aid, name in enumerate(names, 1001)}
         rng = Random(f"{seed}/people")
         self.agents = [Agent(rng, n, account_groups, problems) for n in range(agents)]
         rng = Random(f"{seed}/sites")
-        degraded = {1: degraded_at} if "degraded_site" in problems else {}
-        self.sites = [Site(rng, n, degraded.get(n)) for n in range(sites)]
+        self.sites = [Site(rng, n) for n in range(sites)]
+        if "degraded_site" in problems and sites > 1:
+            self.sites[1].degraded_at = degraded_at
 
     def agents_of(self, aid: int) -> list[Agent]:
         """Return the agents of an account group."""
@@ -328,34 +316,27 @@ class World:
     def sessions(self, aid: int, start: float, end: float, now: float) -> Iterator[Session]:
         """Yield the sessions of an account group from `start` to `end`, inclusive, by date.
 
-        All times are Unix seconds. Sessions that are committed after `now` are left out.
+        Sessions that are committed after `now` are left out.
         """
         first = math.floor(start) // ROUND_SECONDS * ROUND_SECONDS
         for round_id in range(first, math.floor(min(end, now)) + 1, ROUND_SECONDS):
-            sessions = self.round(aid, round_id)
-            if round_id < start or end < round_id + ROUND_SECONDS:
-                sessions = tuple(s for s in sessions if start <= s.date <= end)
-            if now < round_id + ROUND_SECONDS + MAX_COMMIT_DELAY:
-                sessions = tuple(s for s in sessions if s.committed <= now)
-            yield from sessions
+            for session in self.round(aid, round_id):
+                if start <= session.date <= end and session.committed <= now:
+                    yield session
 
-    @lru_cache(CACHED_ROUNDS)  # noqa: B019  at most so many rounds keep their worlds alive
+    @lru_cache(32)  # noqa: B019  at most so many rounds keep their worlds alive
     def round(self, aid: int, round_id: int) -> tuple[Session, ...]:
         """Return all sessions of the minute that starts at `round_id`, by date and id."""
         rng = Random(f"{self.seed}/{aid}/{round_id}")
-        busy = self._counts(rng, aid, round_id)
+        busy: Iterable[tuple[Agent, int]]
+        if self.sessions_per_minute:
+            chosen = Counter(rng.choices(self.agents_of(aid), k=self.sessions_per_minute))
+            busy = sorted(chosen.items(), key=lambda item: item[0].number)
+        else:
+            agents = self._busy(aid, round_id)
+            busy = ((a, BUSY_SESSIONS[int(rng.random() * len(BUSY_SESSIONS))]) for a in agents)
         found = (s for agent, count in busy for s in self._minute(rng, agent, count, round_id))
         return tuple(sorted(found, key=attrgetter("date", "id")))
-
-    def _counts(self, rng: Random, aid: int, round_id: int) -> Iterator[tuple[Agent, int]]:
-        """Yield agents and their numbers of sessions in one round."""
-        if self.sessions_per_minute:
-            agents = self.agents_of(aid)
-            chosen = Counter(rng.choices(range(len(agents)), k=self.sessions_per_minute))
-            yield from ((agents[n], count) for n, count in sorted(chosen.items()))
-            return
-        for agent in self._busy(aid, round_id):
-            yield agent, BUSY_SESSIONS[int(rng.random() * len(BUSY_SESSIONS))]
 
     def _busy(self, aid: int, when: int, online: float = math.inf) -> Iterator[Agent]:
         """Yield agents that are busy, and all agents of offices with an activity of `online`."""
@@ -369,8 +350,8 @@ class World:
     def probes(self, aid: int, start: float, end: float, now: float) -> Iterator[Probe]:
         """Yield the probes of an account group from `start` to `end`, inclusive, by date and id.
 
-        All times are Unix seconds. Probes that are committed after `now` are left out. Agents send
-        probes while they are online: in working hours, and when they are busy.
+        Probes that are committed after `now` are left out. Agents send probes while they are
+        online: in working hours, and when they are busy.
         """
         online = 0.0 if self.sessions_per_minute else DAYTIME
         first = math.floor(start) // PROBE_ROUND_SECONDS * PROBE_ROUND_SECONDS
@@ -384,16 +365,17 @@ class World:
     def _probes(self, agent: Agent, round_id: int, date: int) -> Iterator[Probe]:
         """Yield the probes of an agent in one round, which have the same system metrics."""
         rng = Random(f"{self.seed}/{agent.id}/{round_id}")
-        system, committed = _system_metrics(rng, agent, date), date + _commit_delay(rng)
         network = agent.network(round_id)
+        common: dict[str, Any] = {"agent": agent, "network": network, "round_id": round_id}
+        common |= {"date": date, "system": _system_metrics(rng, agent, date)}
+        common["committed"] = date + _commit_delay(rng)
         other = network.gateway if agent.number % 20 == 4 else None
         addresses = network.gateway, network.dns, agent.vpn(network), agent.proxy(network), other
         for n, (type_, address) in enumerate(zip(TARGETS, addresses, strict=True)):
             if address:
                 distance_ms = TARGETS[type_] + self._vpn_delay(address, date)
                 ping = _ping(rng, network, address, distance_ms, loss=0.002)
-                id_ = f"{agent.number:07}/{n}"
-                yield Probe(id_, agent, network, type_, round_id, date, committed, ping, system)
+                yield Probe(id=f"{agent.number:07}/{n}", type=type_, ping=ping, **common)
 
     def _vpn_delay(self, address: str | None, when: int) -> int:
         """Return the milliseconds that an overloaded VPN gateway adds to every round trip."""
@@ -415,13 +397,11 @@ class World:
             proxy = _ping(rng, network, office_proxy, PROXY_MS) if office_proxy else None
             # The experience score does not depend on whether the site answers pings.
             distance_ms = site.distance_ms + (VPN_DETOUR_MS + delay_ms if vpn else 0)
-            experienced = _ping(rng, network, site.address, distance_ms, degradation)
-            score = _score(experienced, agent, degradation)
+            ping = _ping(rng, network, site.address, distance_ms, degradation)
             unanswered = NetworkMetrics(site.address) if site.ping == "blocked" else None
-            ids = b64encode(rng.randbytes(12), b"Zz").decode()
-            listing = random()
+            id_, listing = b64encode(rng.randbytes(12), b"Zz").decode()[:8], random()
             yield Session(
-                id=f"{agent.aid:05}:{round_id}:{ids[:8]}",
+                id=f"{agent.aid:05}:{round_id}:{id_}",
                 agent=agent,
                 network=network,
                 site=site,
@@ -429,10 +409,9 @@ class World:
                 date=date,
                 committed=date + _commit_delay(rng),
                 pages=1 + int(6 * random() ** 2),
-                page_id=ids[8:],
                 trigger="auto" if random() < 0.97 else "user",
-                experience_score=score if random() < 0.95 else None,
-                destination=experienced if site.ping == "answered" else unanswered,
+                experience_score=_score(ping, agent, degradation) if random() < 0.95 else None,
+                destination=ping if site.ping == "answered" else unanswered,
                 vpn=vpn,
                 proxy=proxy,
                 system=system,
@@ -447,12 +426,7 @@ def _commit_delay(rng: Random) -> int:
 
 
 def _ping(
-    rng: Random,
-    network: Network,
-    target: str,
-    ms: int,
-    degradation: float = 0.0,
-    loss: float = 0.02,
+    rng: Random, network: Network, target: str, ms: int, degradation: float = 0, loss: float = 0.02
 ) -> NetworkMetrics:
     random = rng.random
     factor = 0.85 + 0.3 * random() + random() ** 12
@@ -515,17 +489,13 @@ FAMILY_NAMES = (
 ).split()
 VERSIONS = ("1.213.0", "1.213.0", "1.211.1", "1.198.4")
 INTEL, APPLE = ("Intel(R) Wi-Fi 6 AX200 160MHz", "22.250.0.9"), ("AirPort Extreme", "1.0")
-WINDOWS_10 = ("windows", "Microsoft Windows 10 Enterprise", "10.0.19045")
-WINDOWS_11 = ("windows", "Microsoft Windows 11 Enterprise", "10.0.26100")
-MACOS_14 = ("mac", "Version 14.7.8 (Build 23H730)", "23.6.0")
-MACOS_15 = ("mac", "Version 15.6.1 (Build 24G90)", "24.6.0")
-HARDWARE = "platform osVersion kernelVersion manufacturer model nicModel nicDriverVersion".split()
+HARDWARE = ("platform", "osVersion", "nicModel", "nicDriverVersion")
 PCS = (
-    ("thinkpad", *WINDOWS_11, "LENOVO", "21HM000FUS", *INTEL),
-    ("latitude", *WINDOWS_11, "Dell Inc.", "Latitude 7440", *INTEL),
-    ("elitebook", *WINDOWS_10, "HP", "EliteBook 840 G9", *INTEL),
+    ("thinkpad", "windows", "Microsoft Windows 11 Enterprise", *INTEL),
+    ("latitude", "windows", "Microsoft Windows 11 Enterprise", *INTEL),
+    ("elitebook", "windows", "Microsoft Windows 10 Enterprise", *INTEL),
 )
 MACS = (
-    ("macbook", *MACOS_15, "Apple, Inc.", "Mac16,1", *APPLE),
-    ("macbook", *MACOS_14, "Apple, Inc.", "Mac14,2", *APPLE),
+    ("macbook", "mac", "Version 15.6.1 (Build 24G90)", *APPLE),
+    ("macbook", "mac", "Version 14.7.8 (Build 23H730)", *APPLE),
 )

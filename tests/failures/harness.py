@@ -1,159 +1,41 @@
-"""Runs a complete exporter against the simulator on virtual time, with failures in between.
+"""A complete exporter against the simulator on virtual time, with failures in between.
 
-The exporter, its web server and the simulator use real sockets and the timeouts of production. A
-`Front` between exporter and simulator fails at the level of the connection; faults of the simulator
-(tests/api_faults.py) fail at the level of HTTP and JSON.
+The exporter, its web server and the simulator use real sockets and the timeouts of production.
 """
 
 import asyncio
 import io
 import logging
 import os
-import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AsyncExitStack,
+    ExitStack,
     asynccontextmanager,
     contextmanager,
     redirect_stderr,
-    suppress,
 )
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-import aiohttp
 import pytest
 import structlog
+import web_server
 from api_faults import faults
 from fake_clock import fake_clock, pause_time, wall
+from yarl import URL
 
 from exporter.app import Exporter
 from exporter.log import configure
 from exporter.settings import load
 from exporter.simulator import Fault, Simulator, World
-from exporter.web.app import create_app
-from exporter.web.server import serving
 
 TOKEN = "canary-of-the-failure-modes"
 SMALL = World(agents=6, sites=3)
 ROUND_FAMILY = "thousandeyes_endpoint_round_timestamp_seconds"
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-class Front:
-    """A port in front of the simulator that forwards bytes.
-
-    `handler` replaces forwarding for new connections. `tls` terminates TLS.
-    """
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.tls = tls
-        self.port = 0
-        self.connections = 0
-        self.handler: Handler | None = None
-        self._good_tls = tls
-        self._target = ("", 0)
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._sockets: list[socket.socket] = []
-
-    @property
-    def url(self) -> str:
-        """The URL of the API as the exporter sees it."""
-        origin = "https://localhost" if self._good_tls else "http://127.0.0.1"
-        return f"{origin}:{self.port}"
-
-    async def start(self, target: str) -> None:
-        """Forward to a URL."""
-        parts = urlsplit(target)
-        self._target = (parts.hostname or "", parts.port or 0)
-        await self.listen()
-
-    async def listen(self) -> None:
-        """Accept connections."""
-        self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", self.port, ssl=self.tls, reuse_address=True
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        """Refuse connections, and abort those that exist."""
-        for each in self._sockets:
-            each.close()
-        self._sockets.clear()
-        if self._server:
-            self._server.close()
-            await self.abort_connections()
-            await self._server.wait_closed()
-            self._server = None
-
-    async def abort_connections(self) -> None:
-        """Abort all connections."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def drop_packets(self) -> None:
-        """Answer no connection attempt: the listen queue is full."""
-        await self.close()
-        listening = socket.socket()
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(("127.0.0.1", self.port))
-        listening.listen(0)
-        self._sockets.append(listening)
-        for _ in range(4):
-            client = socket.socket()
-            client.setblocking(False)
-            with suppress(BlockingIOError):
-                client.connect(("127.0.0.1", self.port))
-            self._sockets.append(client)
-
-    async def replace(
-        self, *, handler: Handler | None = None, tls: ssl.SSLContext | None = None
-    ) -> None:
-        """Handle new connections in another way, and with another certificate."""
-        await self.close()
-        self.handler, self.tls = handler, tls
-        await self.listen()
-
-    async def restore(self) -> None:
-        """Forward again."""
-        await self.replace(tls=self._good_tls)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        self.connections += 1
-        with suppress(OSError, asyncio.CancelledError):
-            await (self.handler or self._forward)(reader, writer)
-        writer.transport.abort()
-        self._tasks.discard(task)
-
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back_reader, back_writer = await asyncio.open_connection(*self._target)
-
-        pumps = [
-            asyncio.create_task(_pump(reader, back_writer)),
-            asyncio.create_task(_pump(back_reader, writer)),
-        ]
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in pumps:
-                task.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            back_writer.transport.abort()
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    while data := await source.read(1 << 16):
-        sink.write(data)
-        await sink.drain()
 
 
 @dataclass
@@ -162,9 +44,13 @@ class Trial:
 
     exporter: Exporter
     url: str
-    front: Front
     simulator: Simulator
     stream: io.StringIO
+    port: int
+    """Port of the API."""
+    tls: ssl.SSLContext | None
+    sockets: ExitStack
+    """Sockets in place of the API."""
 
     @property
     def log(self) -> list[str]:
@@ -175,6 +61,12 @@ class Trial:
     def aids(self) -> list[str]:
         """Ids of the polled account groups."""
         return list(self.exporter.manager.groups)
+
+    async def restart_api(self, tls: ssl.SSLContext | None = None) -> None:
+        """Close all connections of the API and listen again, by default as in the beginning."""
+        self.sockets.close()
+        await self.simulator.stop()
+        await self.simulator.start(port=self.port, tls=tls or self.tls)
 
     def value(self, name: str, aid: str | None = "1001", **labels: str) -> float:
         """Return a metric of the exporter itself; 0 if it does not exist."""
@@ -211,15 +103,11 @@ class Trial:
         """Return the body of a response with status 200 that arrives within a second."""
         start = time.monotonic()
         with pause_time():
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(self.url + path) as response,
-            ):
-                text = await response.text()
+            reply = await web_server.get(self.url, path)
         assert time.monotonic() - start < 1.0
-        assert response.status == 200, text
-        assert TOKEN not in text
-        return text
+        assert reply.status == 200, reply.text
+        assert TOKEN not in reply.text
+        return reply.text
 
     async def rounds(self) -> dict[str, float]:
         """Return the round of every published series key; the exporter must be healthy."""
@@ -229,42 +117,31 @@ class Trial:
         return {series: float(start) for series, _, start in found}
 
     async def footprint(self) -> tuple[int, int]:
-        """Return the number of open files and of tasks, without idle connections."""
-        connector = self.exporter.client._session.connector
-        assert connector
-        for each in list(connector._conns.values()):
-            for connection, _ in each:
-                connection.close()
-        connector._conns.clear()
+        """Return the number of open files and of tasks, without connections to the API."""
+        await self.restart_api()
         await asyncio.sleep(1.0)
-        files = len(os.listdir("/dev/fd"))  # noqa: PTH208
-        return files, len(asyncio.all_tasks())
+        return len(os.listdir("/dev/fd")), len(asyncio.all_tasks())  # noqa: PTH208
 
 
 @asynccontextmanager
 async def trial(
     *,
     world: World = SMALL,
-    front: Front | None = None,
+    tls: ssl.SSLContext | None = None,
     ready: bool = True,
     initial_faults: tuple[Fault, ...] = (),
     **settings: Any,
 ) -> AsyncIterator[Trial]:
     """Run an exporter until it has polled twice; settings are `group__name`."""
+    simulator = Simulator(
+        world, token=TOKEN, clock=wall, rate_limit=1_000_000, faults=initial_faults
+    )
     async with AsyncExitStack() as stack:
-        loop = asyncio.get_running_loop()
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr("aiohttp.connector.monotonic", loop.time)  # keep-alive of idle connections
-        log = stack.enter_context(_logging(loop.time))
-        simulator = Simulator(
-            world, token=TOKEN, clock=wall, rate_limit=1_000_000, faults=initial_faults
-        )
-        behind = await simulator.start()
+        log = stack.enter_context(_logging())
+        api = URL(await simulator.start(tls=tls))
         stack.push_async_callback(simulator.stop)
-        front = front or Front()
-        await front.start(behind)
-        stack.push_async_callback(front.close)
-        flags = {"api__url": front.url, "api__token": TOKEN, "api__requests_per_minute": 10_000}
+        url = api.with_scheme("https").with_host("localhost") if tls else api
+        flags = {"api__url": url, "api__token": TOKEN, "api__requests_per_minute": 10_000}
         argv = [
             f"--{name.replace('__', '.').replace('_', '-')}={value}"
             for name, value in {**flags, **settings}.items()
@@ -272,11 +149,12 @@ async def trial(
         ]
         exporter = Exporter(load(argv, {}).settings, clock=fake_clock(), process=False)
         stack.push_async_callback(exporter.close)
-        app = create_app(exporter, telemetry_path="/metrics", max_requests=40, clock=exporter.clock)
-        url = await stack.enter_async_context(serving(app, "127.0.0.1", 0))
+        serving = web_server.serve(exporter, clock=exporter.clock)  # type: ignore[arg-type]
+        own_url = await stack.enter_async_context(serving)
         task = asyncio.create_task(exporter.run())
         stack.push_async_callback(_cancel, task)
-        t = Trial(exporter, url, front, simulator, log)
+        sockets = stack.enter_context(ExitStack())
+        t = Trial(exporter, own_url, simulator, log, api.port or 0, tls, sockets)
         if ready:
             await t.until(exporter.ready)
             await t.polls()
@@ -288,12 +166,12 @@ async def trial(
 
 
 @contextmanager
-def _logging(monotonic: Callable[[], float]) -> Iterator[io.StringIO]:
+def _logging() -> Iterator[io.StringIO]:
     """Log as the command does, at level debug."""
     root, stream = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers[:], root.level
     with redirect_stderr(stream):
-        configure("debug", "logfmt", monotonic)
+        configure("debug", "logfmt", asyncio.get_running_loop().time)
     try:
         yield stream
     finally:
@@ -330,7 +208,7 @@ async def failing(
     assert all(start >= oldest for start in during.values()), "and no longer"
     await t.get("/")
     t.simulator.faults = ()
-    await t.front.restore()
+    await t.restart_api()
     polls = {aid: t.value("polls_total", aid) for aid in t.aids}
     await t.until(
         lambda: all(
