@@ -4,35 +4,36 @@ The tests run a few cases, always the same. `make fuzz` runs other cases, each t
 """
 
 import asyncio
+import gzip
 import json
 import os
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from api_records import PAYLOADS, id_field, record, results_key
+from aiohttp import web
 from factories import parse, text_of
+from failures.harness import trial
 from fake_clock import fake_time
 from structlog.testing import capture_logs
-from web_server import connection, get, serve
+from web_server import USERS, connection, get, serve
 
-from exporter.app import Exporter
 from exporter.clock import Clock
 from exporter.errors import SettingsError
 from exporter.metrics.exposition import Format
 from exporter.settings import load as load_settings
+from exporter.simulator import Fault, World
 from exporter.sources.sessions import SERIES
-from exporter.thousandeyes.api import VERSIONS, Api
-from exporter.thousandeyes.schema import Listing, Page, decode
+from exporter.thousandeyes.api import VERSIONS
 from exporter.web.auth import Authenticator
 from exporter.web.config import load as load_web_config
 
 CANARY = "canary9hT2xVq"
+WORLD = World(agents=60, sites=6)
 
 
 def fuzz(count: int, case: Callable[[Random], Any]) -> None:
@@ -51,36 +52,36 @@ def fuzz(count: int, case: Callable[[Random], Any]) -> None:
 
 LITERAL = re.compile(r'"@@(.*?)@@"')  # a string that stands for JSON that `json` cannot write
 NUMBERS = (
-    *(0, -1, 101, -0.0, 1.5, 1e6, 5e-324, 1.7e308, 2**53 + 1, 2**60, 2**64, -60, 253_402_300_740),
+    *(0, -1, 101, -0.0, 1.5, 5e-324, 1.7e308, 2**53 + 1, 2**64, -60, 253_402_300_740),
     *(float("nan"), float("-inf"), "@@1e999@@", f"@@{'9' * 5000}@@", "@@1E10@@", "@@01@@"),
 )
-TEXTS = (
-    'quo"ted.example.com', "back\\slash.example.com", "new\nline.example.com",
-    "nul\x00 bell\x07 escape\x1b[31m.example.com", "snow☃man 🦔.example.com",
-    "right\u202eto\u202cleft zero\u200bwidth line\u2028separator.example.com",
-    "{le=\"0.1\",job='x'} 1 # EOF", "", "x" * 100_000 + ".example.com",
-    "__name__", "__other__", "NaN", "150", "x" * 300, "x" * 299 + "y", "A", "a", "é",
-    "e\u0301", "\ufeff", "# EOF", 'a",b="c"} 1\n# TYPE x gauge', "\\n", "\u3000", "[::1]:443",
-    "HOST.example:80", "host.", "2026-02-30 24:00:00", "0001-01-01T00:00:00+23:59",
-)  # fmt: skip
+TEXTS = ("__name__", "__other__", "NaN", "150", "# EOF", "[::1]:443", "HOST.example:80", "host.")
+CHARACTERS = "abA.019 \"'\\\n\r\t\x00\x07\x1b#{}=,:\u202e\u200b\u2028\ufeff\u3000ée\u0301☃🦔"
 OTHERS = (
     *(None, True, [], {}, [[]], {"": ""}, {"href": None}, {"href": 1}, [None] * 50, "\ud800"),
     *("@@" + "[" * depth + "]" * depth + "@@" for depth in (10, 100_000)),
 )
 
 
+def any_text(rng: Random) -> str:
+    """Return a text that may mean something, or random characters."""
+    length = rng.choice((0, 1, 9, 299, 300, 10_000))
+    return rng.choice((rng.choice(TEXTS), "".join(rng.choices(CHARACTERS, k=length))))
+
+
 def mutate(rng: Random, node: Any) -> Any:
     """Return a copy of a JSON document with one change at a random place."""
     if not isinstance(node, dict | list) or not node or rng.random() < 0.05:
-        alike = NUMBERS if isinstance(node, int | float) else TEXTS
-        return rng.choice(rng.choice((alike, alike, NUMBERS, TEXTS, OTHERS)))
+        number, text, other = rng.choice(NUMBERS), any_text(rng), rng.choice(OTHERS)
+        alike = number if isinstance(node, int | float) else text
+        return rng.choice((alike, alike, alike, number, text, other))
     copy = node.copy()
     key = rng.choice(list(copy) if isinstance(copy, dict) else range(len(copy)))
     match rng.randrange(16):
         case 0:
             del copy[key]
         case 1 if isinstance(copy, dict):
-            copy[rng.choice(TEXTS)] = copy.pop(key)
+            copy[any_text(rng)] = copy.pop(key)
         case 1 if isinstance(copy, list):
             copy *= rng.choice((2, 20))
         case _:
@@ -104,110 +105,72 @@ TEXT_FIELDS = ("agentId", "visitedSite", "protocol", "date", "committed", "name"
 JSON_WORDS = b'\x00 \xff \xef\xbb\xbf " { } ] [ , : \\u 1e null, "id":'.split(b" ")
 
 
-@cache
-def recorded(version: str, key: str) -> list[Any]:
-    """Return the records under a key of recorded pages, and two with all fields."""
-    pages = [json.loads(path.read_bytes()) for path in sorted(PAYLOADS.glob(f"{version}/*.json"))]
-    whole = [record(version, "users"), record(version, "networks")]
-    return [*whole, *(each for page in pages for each in page.get(key, []))]
+def mutated(rng: Random) -> Fault:
+    """Return a fault that changes some of the records, and a few of the pages."""
 
-
-class MutatedApi(Api):
-    """Reads pages of recorded records, some of them mutated."""
-
-    def __init__(self, rng: Random, now: Callable[[], float], version: str) -> None:
-        super().__init__(self, version)  # type: ignore[arg-type]  # it has `pages`
-        self.rng, self.now, self.version = rng, now, version
-
-    async def pages(self, _request: Any, listing: Listing[Any], _: Any) -> AsyncIterator[Page[Any]]:
-        body = self._body(listing)
-        page = decode(body, listing)
-        found, rejected = len(page.records), page.rejected.total()
-        try:
-            records = json.loads(body.decode("utf-8-sig"), parse_int=float)[results_key(listing)]
-        except RecursionError:  # in unknown fields, which msgspec does not decode
-            records = range(found + rejected)
-        optional = page.rejected["bad_time"]  # an invalid optional time does not reject its record
-        assert found + rejected - optional <= len(records) <= found + rejected
-        yield page
-
-    def _body(self, listing: Listing[Any]) -> bytes:
-        rng, id_ = self.rng, id_field(self.version)
-        records = rng.choices(
-            recorded(self.version, results_key(listing)), k=rng.choice((1, 4, 16))
-        )
-        for number, each in enumerate(records):
-            records[number] = each | {rng.choice(TEXT_FIELDS): rng.choice(TEXTS)}
-            if "roundId" in each:  # one of few sessions, of a recent round
-                start = self.now() // 60 * 60 - 60 * rng.randrange(3)
-                records[number] |= {id_: f"{rng.randrange(60)}", "roundId": start}
-        records = [mutate(rng, each) if rng.random() < 0.3 else each for each in records]
-        page = {
-            results_key(listing): records,
-            "_links": {"next": {"href": None}},
-            "pages": {"next": ""},
-        }
-        page = mutate(rng, page) if rng.random() < 0.1 else page
+    async def change(_request: web.Request, response: web.Response) -> web.Response:
+        zipped, body = "Content-Encoding" in response.headers, response.body
+        assert isinstance(body, bytes)
+        page = json.loads(gzip.decompress(body) if zipped else body)
+        for records in (each for each in page.values() if isinstance(each, list) and each):
+            for each in rng.choices(records, k=9):
+                each |= dict.fromkeys(each.keys() & {rng.choice(TEXT_FIELDS)}, any_text(rng))
+            for index in rng.choices(range(len(records)), k=rng.choice((0, 1, 5))):
+                records[index] = mutate(rng, records[index])
+        page = mutate(rng, page) if rng.random() < 0.05 else page
         body = LITERAL.sub(r"\1", json.dumps(page)).encode()
-        return damage(rng, body, JSON_WORDS) if rng.random() < 0.1 else body
+        body = damage(rng, body, JSON_WORDS) if rng.random() < 0.05 else body
+        return web.Response(body=body, content_type="application/json")
+
+    return Fault("mutated", "", response=change)
 
 
 async def poll_and_scrape(rng: Random) -> None:
-    now, version = 1_700_000_070.0, rng.choice(list(VERSIONS))
     max_series = rng.choice((40, 400, 100_000))
-    flags = (
-        f"--api.token=x --api.version={version} --api.account-groups={rng.choice(('all', '11'))} "
-        f"--metrics.max-series={max_series} --filter.exclude-sites={rng.choice(('x', '.*com'))}"
-    )
-    exporter = Exporter(
-        load_settings(flags.split(), {}).settings,
-        clock=Clock(lambda: now, lambda: now),
-        process=False,
-        api_type=lambda *_: MutatedApi(rng, lambda: now, version),  # type: ignore[arg-type]
-    )
-    for _ in range(8):
-        await exporter.manager.update()
-        pollers = exporter.manager.pollers
-        await asyncio.gather(*(poller.poll() for poller in pollers))
-        failures = [exporter.manager.failure, *(poller.failure for poller in pollers)]
-        assert {each.reason for each in failures if each} <= {"json", "schema"}
-        assert all(str(each).isprintable() and len(str(each)) < 600 for each in failures)
-        await exporter.publisher.publish()
-        now += 60
-    snapshot, metrics = exporter.snapshot, exporter.metrics
-    text, openmetrics = (
-        parse(text_of(snapshot.common, snapshot.tails[each]) + metrics.render(each), each)
-        for each in Format
-    )
-    assert text == openmetrics
-    names = {family.name for family in SERIES.families}
-    assert sum(name in names for name, _ in text) == exporter.publisher.current.series <= max_series
-    await exporter.close()
+    settings = {
+        "api__version": rng.choice(list(VERSIONS)),
+        "api__account_groups": rng.choice(("all", "1001")),
+        "filter__exclude_sites": rng.choice(("x", "crm.*")),
+        "metrics__max_series": max_series,
+    }
+    async with trial(world=WORLD, initial_faults=(mutated(rng),), ready=False, **settings) as t:
+        await asyncio.sleep(600)
+        expected = {"json", "schema", "pagination_origin", "pagination_loop"}
+        for line in t.log:
+            assert line.isprintable()
+            assert "reason=" not in line or set(re.findall(r"reason=(\S+)", line)) <= expected
+        snapshot, metrics = t.exporter.snapshot, t.exporter.metrics
+        text, openmetrics = (
+            parse(text_of(snapshot.common, snapshot.tails[each]) + metrics.render(each), each)
+            for each in Format
+        )
+        assert text == openmetrics
+        names = {family.name for family in SERIES.families}
+        series = t.exporter.publisher.current.series
+        assert sum(name in names for name, _ in text) == series <= max_series
 
 
 def test_any_response_is_read_or_rejected_and_the_exposition_is_valid() -> None:
-    fuzz(12, lambda rng: asyncio.run(poll_and_scrape(rng)))
+    fuzz(12, fake_time(poll_and_scrape))
 
 
 REQUESTS = (
     b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: */*;q=0.5\r\nAccept-Encoding: gzip\r\n\r\n",
     b"HEAD /?a=b HTTP/1.1\r\nHost: x\r\nAuthorization: Basic YTpi\r\nCookie: a=b\r\n\r\n",
-    b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
     b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     b"GET http://x/-/ready HTTP/1.0\r\nHost: x\r\n\r\n",
 )
 HTTP_WORDS = (
     f"{CANARY}|X: {CANARY}\r\n|Authorization: Basic {CANARY}\r\n|X: {'z' * 9000}\r\n|Host: y\r\n|"
     f"Content-Length: 5\r\n|Content-Length: +5\r\n|Content-Length: {'9' * 20}\r\n|{'f' * 20}\r\n|"
-    "Transfer-Encoding: chunked\r\n|Transfer-Encoding : chunked, identity\r\n|Upgrade: h2c\r\n|"
-    "Expect: 100-continue\r\n|Expect: x\r\n| folded\r\n|: x\r\n|-1\r\n|\r\n|\n|\r|\0|\xff| |:|*|"
-    "CONNECT|HTTP/0.9|http://[::1/|//|%00|PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n|" + "X: y\r\n" * 200
-)
+    "Transfer-Encoding : chunked, identity\r\n|Upgrade: h2c\r\n|Expect: 100-continue\r\n|: x\r\n|"
+    "|-1\r\n|\r\n|\n|\r|\0|\xff| |:|*|CONNECT|HTTP/0.9|http://[::1/|//|%00|" + "X: y\r\n" * 200
+).encode("latin-1")
 
 
 def test_any_request_leaves_the_server_responsive(tmp_path: Path, caplog: Any) -> None:
-    path, words = tmp_path / "web.yml", HTTP_WORDS.encode("latin-1").split(b"|")
-    path.write_text(FILES[0][1])
+    path, words = tmp_path / "web.yml", HTTP_WORDS.split(b"|")
+    path.write_text(USERS)
 
     async def send(rng: Random) -> None:
         auth, count = rng.choice((None, Authenticator(path, Clock()))), rng.choice((1, 2, 20))
@@ -227,23 +190,26 @@ def test_any_request_leaves_the_server_responsive(tmp_path: Path, caplog: Any) -
 
 HASH = "a" * 21 + "O" + "b" * 30 + "C"
 EXAMPLE = (Path(__file__).parents[2] / "deploy" / "settings.example.yml").read_text()
-FILES: tuple[tuple[Callable[[Path], object], str], ...] = (
-    (load_web_config, f"basic_auth_users:\n  alice: $2y$10${HASH}\n"
-     "http_server_config: {headers: {X-Frame-Options: deny}}\n"),
-    (load_web_config, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n"),
-    (lambda path: load_settings([f"--config.file={path}"], {}),
-     EXAMPLE.replace("# token: 0", f"token: {CANARY}").replace("# proxy: ", "proxy: ")),
-)  # fmt: skip
 YAML_WORDS = (
     "&a |*a|!!python/object:os.system ls|!x |<<: |---\n|\t|\0|\xff|? [a]\n: b\n|- |{|>\n|'|\"|#|: |"
     f"~|0x1F|1e400|-1|10y|((a+)+)+$|(|[a-|\\|/dev/null|/x|http://[::1|{'[' * 3000}|{'9' * 5000}"
-)
+).encode("latin-1")
+
+
+def load_settings_file(path: Path) -> object:
+    return load_settings([f"--config.file={path}"], {})
 
 
 def test_any_file_is_valid_or_has_problems(tmp_path: Path) -> None:
+    files: tuple[tuple[Callable[[Path], object], str], ...] = (
+        (load_web_config, f"basic_auth_users:\n  alice: $2y$10${HASH}\n"),
+        (load_web_config, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n"),
+        (load_settings_file, EXAMPLE.replace("# token: 0", f"token: {CANARY}")),
+    )
+
     def load_damaged(rng: Random) -> None:
-        path, (load, example) = tmp_path / "file.yml", rng.choice(FILES)
-        path.write_bytes(damage(rng, example.encode(), YAML_WORDS.encode("latin-1").split(b"|")))
+        path, (load, example) = tmp_path / "file.yml", rng.choice(files)
+        path.write_bytes(damage(rng, example.encode(), YAML_WORDS.split(b"|")))
         start, problems = time.process_time(), ()
         try:
             load(path)
