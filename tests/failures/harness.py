@@ -10,14 +10,8 @@ import os
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import (
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-    contextmanager,
-    redirect_stderr,
-)
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +131,12 @@ async def trial(
         world, token=TOKEN, clock=wall, rate_limit=1_000_000, faults=initial_faults
     )
     async with AsyncExitStack() as stack:
-        log = stack.enter_context(_logging())
+        root, stream = logging.getLogger(), io.StringIO()
+        stack.callback(structlog.reset_defaults)
+        stack.callback(setattr, root, "handlers", root.handlers[:])
+        stack.callback(root.setLevel, root.level)
+        with redirect_stderr(stream):  # log as the command does
+            configure("debug", "logfmt", asyncio.get_running_loop().time)
         api = URL(await simulator.start(tls=tls))
         stack.push_async_callback(simulator.stop)
         url = api.with_scheme("https").with_host("localhost") if tls else api
@@ -152,9 +151,10 @@ async def trial(
         serving = web_server.serve(exporter, clock=exporter.clock)  # type: ignore[arg-type]
         own_url = await stack.enter_async_context(serving)
         task = asyncio.create_task(exporter.run())
-        stack.push_async_callback(_cancel, task)
+        stack.push_async_callback(asyncio.gather, task, return_exceptions=True)
+        stack.callback(task.cancel)
         sockets = stack.enter_context(ExitStack())
-        t = Trial(exporter, own_url, simulator, log, api.port or 0, tls, sockets)
+        t = Trial(exporter, own_url, simulator, stream, api.port or 0, tls, sockets)
         if ready:
             await t.until(exporter.ready)
             await t.polls()
@@ -163,25 +163,6 @@ async def trial(
         assert TOKEN not in line
         assert "never retrieved" not in line
         assert "Unclosed" not in line
-
-
-@contextmanager
-def _logging() -> Iterator[io.StringIO]:
-    """Log as the command does, at level debug."""
-    root, stream = logging.getLogger(), io.StringIO()
-    handlers, level = root.handlers[:], root.level
-    with redirect_stderr(stream):
-        configure("debug", "logfmt", asyncio.get_running_loop().time)
-    try:
-        yield stream
-    finally:
-        root.handlers, root.level = handlers, level
-        structlog.reset_defaults()
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager
