@@ -11,14 +11,7 @@ from aiohttp import web
 from exporter.simulator import FAULTS as OPERATORS_FAULTS
 from exporter.simulator import Fault, parse_faults
 from exporter.simulator.api import JSON, ApiRequest, Payload
-from exporter.simulator.faults import (
-    FORBIDDEN,
-    LISTINGS,
-    RATE_LIMIT_HEADERS,
-    error,
-    fixed,
-    records,
-)
+from exporter.simulator.faults import FORBIDDEN, RATE_LIMIT_HEADERS, error, fixed, records
 
 Respond = Callable[[web.Request, web.Response], Awaitable[web.Response]]
 
@@ -28,36 +21,25 @@ def faults(*specs: str) -> tuple[Fault, ...]:
     return parse_faults(specs, FAULTS)
 
 
-MISSING = object()
 DAMAGE: tuple[tuple[str, Any], ...] = (
-    ("id", MISSING),
     ("agentId", 12),
     ("roundId", "yesterday"),
     ("roundId", 253_402_300_740),  # the last minute of the year 9999
+    ("agentId", None),
     ("experienceScore", 1.5),
-    ("destination.latency", -1),
-    ("destination", "unreachable"),
-    ("systemMetrics.cpuUtilization.mean", 1.5),
+    ("destination", {"loss": 101}),
+    ("systemMetrics", "busy"),
+    ("icmpPing", {"avgRtt": -1}),
     ("name", 7),
-    ("type", 7),
-    ("icmpPing.avgRtt", -1),
-    ("icmpPing.loss", 101),
-    ("agentScore.score", 101),
 )
 """Fields that records may have, and values that are wrong for them."""
 
 
 def _bad_records(_request: ApiRequest, payload: Payload) -> None:
     for n, record in enumerate(records(payload)[::4]):
-        path, value = DAMAGE[n % len(DAMAGE)]
-        *parents, field = path.split(".")
-        target = record
-        for name in parents:
-            target = target.get(name) or {}
-        if value is MISSING:
-            target.pop(field, None)
-        elif field in target:
-            target[field] = value
+        name, value = DAMAGE[n % len(DAMAGE)]
+        if name in record:
+            record[name] = value
 
 
 def _empty(request: ApiRequest, payload: Payload, paths: str = "") -> None:
@@ -75,7 +57,7 @@ def _masked(_request: ApiRequest, payload: Payload) -> None:
 
 def _next_loop(request: ApiRequest, payload: Payload, host: str | None = None) -> None:
     """Set the link of a listing to the requested page."""
-    if LISTINGS & payload.keys():
+    if records(payload):
         href = str(request.url.with_host(host) if host else request.url)
         payload["pages"], payload["_links"] = {"next": href}, {"next": {"href": href}}
 
@@ -111,12 +93,12 @@ def _forbidden_group(request: ApiRequest) -> web.Response | None:
     return error(403, FORBIDDEN)(request) if request.params.get("aid") == "1002" else None
 
 
+BARE = with_headers(dict.fromkeys(RATE_LIMIT_HEADERS, ""))
 NOT_JSON = fixed(200, '{"results": [{"id": "1"', JSON)
 OTHER_SCHEMA = fixed(200, '{"other": []}', JSON)
 GZIP = with_headers({"Content-Encoding": "gzip"})
 ELSEWHERE = error(301, "Moved", {"Location": "/v7/elsewhere"})
 OTHER_HOST = partial(_next_loop, host="api.example.net")
-BARE = with_headers(dict.fromkeys(RATE_LIMIT_HEADERS, ""))
 TRICKLE = sends(b"Content-Length: 1000\r\n\r\n", *[b" "] * 999, pause=0.2)
 TEST_FAULTS = (
     Fault("forbidden", "403", error(403, FORBIDDEN)),
