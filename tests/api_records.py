@@ -44,24 +44,14 @@ def id_field(version: str) -> str:
 
 def record(version: str, listing: str, number: int = 0) -> Record:
     """Return a record in which all documented fields have values."""
-    date, committed = ("2017-03-22 11:58:42", "2017-03-22 11:58:44")
-    if version == "v7":
-        date, committed = (f"{time.replace(' ', 'T')}Z" for time in (date, committed))
-    common = {
-        id_field(version): f"07625:{ROUND}:{number}",
-        "agentId": "3fde6422",
-        "roundId": ROUND,
-        "date": date,
-    }
+    date = "2017-03-22T11:58:42Z" if version == "v7" else "2017-03-22 11:58:42"
+    common = {id_field(version): f"07625:{ROUND}:{number}", "agentId": "3fde6422", "date": date}
+    common |= {"roundId": ROUND}
     if listing == "users":
-        return common | {
-            "committed": committed,
-            "experienceScore": 0.5,
-            "numberOfPages": 3,
-            "visitedSite": "www.thousandeyes.com",
-            "protocol": "https",
-            "port": 443,
-        }
+        site = {"visitedSite": "www.thousandeyes.com", "protocol": "https", "port": 443}
+        committed = date.replace(":42", ":44")
+        values = {"experienceScore": 0.5, "numberOfPages": 3}
+        return common | site | values | {"committed": committed}
     path = {"latency": 150, "jitter": 46, "loss": 10.0, "target": "54.208.6.220"}
     cpu = {"min": 0.25, "max": 0.75, "mean": 0.5, "median": 0.375, "stdDev": 0.125}
     return common | {

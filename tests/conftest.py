@@ -3,8 +3,6 @@
 Secrets that tests use start with `canary-`. A test fails if one appears in what it prints or logs.
 """
 
-from collections.abc import Generator
-
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -15,9 +13,7 @@ SECRET_PREFIX = "canary-"
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item):
     """Fail a test whose captured output contains a secret."""
     report = yield
     for name, text in report.sections:

@@ -34,7 +34,7 @@ from exporter.web.server import serving
 
 TOKEN = "canary-of-the-failure-modes"
 SMALL = World(agents=6, sites=3)
-ROUND_FAMILY = "thousandeyes_endpoint_round_timestamp_seconds"
+ROUND = "thousandeyes_endpoint_round_timestamp_seconds{"
 
 
 @dataclass
@@ -81,10 +81,8 @@ class Trial:
     async def polls(self, count: int = 1) -> None:
         """Wait for this many further polls of every account group."""
         wanted = {aid: self.value("polls_total", aid) + count for aid in self.aids}
-        await self.until(
-            lambda: all(self.value("polls_total", aid) >= n for aid, n in wanted.items()),
-            600 * count,
-        )
+        for aid, polls in wanted.items():
+            await self.until(lambda: self.value("polls_total", aid) >= polls, 600 * count)  # noqa: B023
         await asyncio.sleep(0.5)  # publish
 
     async def until(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -108,7 +106,7 @@ class Trial:
         """Return the round of every published series key; the exporter must be healthy."""
         await self.get("/-/healthy")
         lines = (await self.get("/metrics")).splitlines()
-        found = (line.rpartition(" ") for line in lines if line.startswith(f"{ROUND_FAMILY}{{"))
+        found = (line.rpartition(" ") for line in lines if line.startswith(ROUND))
         return {series: float(start) for series, _, start in found}
 
     async def footprint(self) -> tuple[int, int]:
@@ -186,12 +184,10 @@ async def failing(
     await t.get("/")
     t.simulator.faults = ()
     await t.restart_api()
-    polls = {aid: t.value("polls_total", aid) for aid in t.aids}
+    now = wall()
+    last_success = "last_poll_success_timestamp_seconds"
     await t.until(
-        lambda: all(
-            t.value("thousandeyes_up", aid) and t.value("polls_total", aid) > n
-            for aid, n in polls.items()
-        ),
+        lambda: all(t.value(last_success, aid) > now for aid in t.aids),
         poll.interval + 5 if recovery is None else recovery,
     )
     for _ in range(30):

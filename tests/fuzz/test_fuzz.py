@@ -71,9 +71,7 @@ def any_text(rng: Random) -> str:
 def mutate(rng: Random, node: Any) -> Any:
     """Return a copy of a JSON document with one change at a random place."""
     if not isinstance(node, dict | list) or not node or rng.random() < 0.05:
-        number, text, other = rng.choice(NUMBERS), any_text(rng), rng.choice(OTHERS)
-        alike = number if isinstance(node, int | float) else text
-        return rng.choice((alike, alike, alike, number, text, other))
+        return rng.choice((rng.choice(NUMBERS), any_text(rng), rng.choice(OTHERS)))
     copy = node.copy()
     key = rng.choice(list(copy) if isinstance(copy, dict) else range(len(copy)))
     match rng.randrange(16):
@@ -81,8 +79,6 @@ def mutate(rng: Random, node: Any) -> Any:
             del copy[key]
         case 1 if isinstance(copy, dict):
             copy[any_text(rng)] = copy.pop(key)
-        case 1 if isinstance(copy, list):
-            copy *= rng.choice((2, 20))
         case _:
             copy[key] = mutate(rng, copy[key])
     return copy

@@ -5,9 +5,7 @@ What its pages contain is verified by the vendor's SDK (v7), and by the publishe
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import aiohttp
 import pytest
@@ -19,20 +17,20 @@ NOW = 1_795_012_350
 """2026-11-18 14:32:30 UTC, a Wednesday."""
 WORLD = World(agents=60, account_groups=2)
 SESSIONS = [each for each in WORLD.sessions(1002, NOW - 60, NOW - 30, NOW) if each.listed]
-V6 = "/v6/endpoint-data/user-sessions.json?aid=1002&from=2026-11-18 14:31:30&to=2026-11-18T14:32:00"
+V6 = "/v6/endpoint-data/user-sessions?aid=1002&from=2026-11-18 14:31:30&to=2026-11-18T14:32:00"
 FILTER = "/v7/endpoint/test-results/real-user-tests/filter"
 V7 = f"{FILTER}?aid=1002&startDate=2026-11-18T14:31:30Z&endDate=2026-11-18T14:32:00Z"
 PROBES = "/v7/endpoint/test-results/local-networks/topologies/filter"
+GROUPS = "/v7/account-groups"
 BEARER, BASIC = "Bearer demo", f"Basic {b64encode(b'demo@example.com:demo').decode()}"
-Send = Callable[..., Awaitable[tuple[aiohttp.ClientResponse, Any]]]
 
 
 @asynccontextmanager
-async def running(**options: Any) -> AsyncIterator[tuple[Simulator, Send]]:
+async def running(**options):
     """Run a simulator; also yields a function that returns a response and its decoded body."""
     simulator = Simulator(WORLD, clock=lambda: NOW, **options)
 
-    async def send(path: str, body: Any = None, token: str = BEARER) -> Any:
+    async def send(path, body=None, token=BEARER):
         method, headers = "POST" if "/filter" in path or body else "GET", {"Authorization": token}
         async with http.request(method, path, json=body or {}, headers=headers) as response:
             content = await response.read()
@@ -46,7 +44,7 @@ async def running(**options: Any) -> AsyncIterator[tuple[Simulator, Send]]:
 @pytest.mark.parametrize(
     ("path", "records", "id_"), [(V6, "userSessions", "userSessionId"), (V7, "results", "id")]
 )
-async def test_a_time_range_and_all_search_filters(path: str, records: str, id_: str) -> None:
+async def test_a_time_range_and_all_search_filters(path, records, id_):
     async with running() as (_, send):
         _, everything = await send(path)
         assert [each[id_] for each in everything[records]] == [each.id for each in SESSIONS]
@@ -62,7 +60,6 @@ async def test_a_time_range_and_all_search_filters(path: str, records: str, id_:
     ("path", "body", "token", "status"),
     [
         (V7, None, BASIC, 401),
-        (V7, None, "Bearer other", 401),
         (V6, None, BASIC, 200),
         (V6, None, "Basic ZGVtbzpkZW1v", 401),
         (FILTER, None, BEARER, 400),
@@ -75,7 +72,7 @@ async def test_a_time_range_and_all_search_filters(path: str, records: str, id_:
         ("/v7/nothing", None, BEARER, 404),
     ],
 )
-async def test_errors(path: str, body: Any, token: str, status: int) -> None:
+async def test_errors(path, body, token, status):
     async with running() as (_, send):
         response, payload = await send(path, body, token)
         assert response.status == status
@@ -84,9 +81,9 @@ async def test_errors(path: str, body: Any, token: str, status: int) -> None:
             assert payload.keys() >= ({"errorMessage"} if simple else {"title"})
 
 
-async def test_headers_and_the_rate_limit_of_a_minute() -> None:
+async def test_headers_and_the_rate_limit_of_a_minute():
     async with running(rate_limit=3) as (simulator, send):
-        found = [(await send(path))[0] for path in (V7, V6, "/v7/account-groups", V7)]
+        found = [(await send(path))[0] for path in (V7, V6, GROUPS, V7)]
         assert [response.status for response in found] == [200, 200, 200, 429]
         for response, remaining in zip(found, "2100", strict=True):
             assert response.headers["X-Organization-Rate-Limit-Remaining"] == remaining
@@ -94,7 +91,7 @@ async def test_headers_and_the_rate_limit_of_a_minute() -> None:
             assert response.headers.getall("Date") == ["Wed, 18 Nov 2026 14:32:30 GMT"]
         assert found[0].headers["Content-Encoding"] == "gzip"
         simulator.clock = lambda: NOW + 30
-        assert (await send("/v7/account-groups"))[0].status == 200
+        assert (await send(GROUPS))[0].status == 200
 
 
 @pytest.mark.parametrize(
@@ -108,17 +105,14 @@ async def test_headers_and_the_rate_limit_of_a_minute() -> None:
         ("maintenance=0.3", {600, 899, 86400}),  # always the same requests
     ],
 )
-async def test_schedules_and_shares_of_faults(spec: str, active: set[int]) -> None:
+async def test_schedules_and_shares_of_faults(spec, active):
     async with running(faults=parse_faults([spec])) as (simulator, send):
-        failed = set()
         for elapsed in (0, 60, 599, 600, 899, 900, 86400):
             simulator.clock = lambda: NOW + elapsed  # noqa: B023
-            if (await send("/v6/account-groups"))[0].status == 503:
-                failed.add(elapsed)
-        assert failed == active
+            assert (await send(GROUPS))[0].status == (503 if elapsed in active else 200)
 
 
 @pytest.mark.parametrize("spec", ["server_eror", "server error", "slow=0", "slow=2", "slow@soon"])
-def test_invalid_faults_are_rejected(spec: str) -> None:
+def test_invalid_faults_are_rejected(spec):
     with pytest.raises(ValueError, match=spec):
         parse_faults(["hang", spec])

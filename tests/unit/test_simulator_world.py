@@ -1,8 +1,6 @@
 """The simulated company is deterministic, and its records agree. Alerts prove its problems."""
 
-from collections.abc import Callable, Iterable
 from statistics import fmean
-from typing import Any
 
 import pytest
 
@@ -13,20 +11,18 @@ NOW = 1_795_012_350
 MORNING = NOW // 86400 * 86400 + 9 * 3600
 
 
-def mean(records: Iterable[Any], field: str, path: str = "destination") -> float:
+def mean(records, field, path="destination"):
     found = [getattr(getattr(r, path), field) for r in records if getattr(r, path)]
     return fmean(value for value in found if value is not None)
 
 
-def values(record: Any) -> tuple[Any, ...]:
+def values(record):
     names = ("id", "date", "destination", "vpn", "ping", "system")
     return record.agent.id, *(getattr(record, name, None) for name in names)
 
 
 @pytest.mark.parametrize("listing", [World.sessions, World.probes])
-def test_records_depend_on_seed_and_time_and_appear_when_they_are_committed(
-    listing: Callable[..., Iterable[Any]],
-) -> None:
+def test_records_depend_on_seed_and_time_and_appear_when_they_are_committed(listing):
     whole = list(listing(World(seed=7), 1001, NOW - 900, NOW, NOW + 900))
     order = [(record.date, record.id) for record in whole]
     assert order == sorted(set(order))
@@ -41,13 +37,13 @@ def test_records_depend_on_seed_and_time_and_appear_when_they_are_committed(
     assert values(other) != values(whole[0])
 
 
-def test_sessions_and_local_networks_have_the_same_causes() -> None:
+def test_sessions_and_local_networks_have_the_same_causes():
     world = World()
     sessions = list(world.sessions(1001, MORNING, MORNING + 5400, NOW))
     probes = list(world.probes(1001, MORNING, MORNING + 5400, NOW))
     cpus = {(p.agent.id, p.round_id): p.system.cpu_utilization for p in probes}
     pairs = [(cpus.get((s.agent.id, s.date // 300 * 300)), s.system) for s in sessions]
-    assert all(abs(a.mean - b.cpu_utilization.mean) < 0.1 for a, b in pairs if a)  # type: ignore[union-attr]
+    assert all(abs(a.mean - b.cpu_utilization.mean) < 0.1 for a, b in pairs if a)
     slow = [s for s in sessions if s.agent.office.code == "BLR"]
     usual = [s for s in sessions if s.agent.office.code != "BLR" and not s.site.degradation(s.date)]
     gateways = [p for p in probes if p.type == "gateway" and p.agent.office.code == "BLR"]
@@ -64,7 +60,7 @@ def test_sessions_and_local_networks_have_the_same_causes() -> None:
         assert mean(degraded, field) > 3 * mean(usual, field)
 
 
-def test_agents_probe_all_day_and_sessions_come_only_from_agents_that_do() -> None:
+def test_agents_probe_all_day_and_sessions_come_only_from_agents_that_do():
     world = World(agents=400, problems=())
     for start in (MORNING, MORNING - 6 * 3600):
         probing = {p.agent.id for p in world.probes(1001, start, start + 599, NOW)}
@@ -73,7 +69,7 @@ def test_agents_probe_all_day_and_sessions_come_only_from_agents_that_do() -> No
         assert {s.agent.id for s in world.sessions(1001, start, start + 599, NOW)} < probing
 
 
-def test_the_first_outage_is_longer() -> None:
+def test_the_first_outage_is_longer():
     site = World(degraded_at=NOW).sites[1]
     minutes = [n for n in range(-60, 150) if site.degradation(NOW + n * 60)]
     assert minutes == [*range(40), *range(60, 80), *range(120, 140)]
