@@ -1,8 +1,8 @@
 """Faults of the simulated API that only tests need. `FAULTS` has them and the simulator's own."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import cycle
 from typing import Any
 from zlib import crc32
 
@@ -12,8 +12,6 @@ from exporter.simulator import FAULTS as OPERATORS_FAULTS
 from exporter.simulator import Fault, parse_faults
 from exporter.simulator.api import JSON, ApiRequest, Payload
 from exporter.simulator.faults import FORBIDDEN, RATE_LIMIT_HEADERS, error, fixed, records
-
-Respond = Callable[[web.Request, web.Response], Awaitable[web.Response]]
 
 
 def faults(*specs: str) -> tuple[Fault, ...]:
@@ -36,8 +34,7 @@ DAMAGE: tuple[tuple[str, Any], ...] = (
 
 
 def _bad_records(_request: ApiRequest, payload: Payload) -> None:
-    for n, record in enumerate(records(payload)[::4]):
-        name, value = DAMAGE[n % len(DAMAGE)]
+    for record, (name, value) in zip(records(payload)[::4], cycle(DAMAGE), strict=False):
         if name in record:
             record[name] = value
 
@@ -62,7 +59,7 @@ def _next_loop(request: ApiRequest, payload: Payload, host: str | None = None) -
         payload["pages"], payload["_links"] = {"next": href}, {"next": {"href": href}}
 
 
-def with_headers(headers: dict[str, str]) -> Respond:
+def with_headers(headers: dict[str, str]):
     """Return a function that changes headers; an empty value removes a header."""
 
     async def change(_request: web.Request, response: web.Response) -> web.Response:
@@ -75,7 +72,7 @@ def with_headers(headers: dict[str, str]) -> Respond:
     return change
 
 
-def sends(*pieces: bytes, pause: float = 0.0) -> Respond:
+def sends(*pieces: bytes, pause: float = 0.0):
     """Return a function that sends a header and these pieces of a body, and then disconnects."""
 
     async def send(request: web.Request, response: web.Response) -> web.Response:

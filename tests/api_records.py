@@ -16,15 +16,12 @@ from exporter.sources.sessions import FIELDS, SERIES, SessionsSource
 from exporter.thousandeyes.api import Api, Version
 from exporter.thousandeyes.schema import Listing, Page, Request, decode
 
-PAYLOADS = Path(__file__).parent / "payloads"
 ROUND = 1_490_529_480
 """Round of the examples in the documentation of v6."""
 
-Record = dict[str, Any]
-
 
 def payload(name: str) -> bytes:
-    return (PAYLOADS / name).read_bytes()
+    return (Path(__file__).parent / "payloads" / name).read_bytes()
 
 
 def listing_of(version: str, listing: str) -> Listing[Any]:
@@ -42,7 +39,7 @@ def id_field(version: str) -> str:
     return "userSessionId" if version == "v6" else "id"
 
 
-def record(version: str, listing: str, number: int = 0) -> Record:
+def record(version: str, listing: str, number: int = 0) -> dict[str, Any]:
     """Return a record in which all documented fields have values."""
     date = "2017-03-22T11:58:42Z" if version == "v7" else "2017-03-22 11:58:42"
     common = {id_field(version): f"07625:{ROUND}:{number}", "agentId": "3fde6422", "date": date}
@@ -68,9 +65,9 @@ def record(version: str, listing: str, number: int = 0) -> Record:
     }
 
 
-def changed(record: Record, path: str, value: Any) -> Record:
+def changed(record: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """Return a copy with another value at a path like `destination.loss`; `...` removes it."""
-    copy: Record = json.loads(json.dumps(record))
+    copy: dict[str, Any] = json.loads(json.dumps(record))
     *parents, last = path.split(".")
     inner = copy
     for name in parents:

@@ -1,8 +1,7 @@
 """Polls for days of simulated time with random faults: `python tests/soak.py --days 30`.
 
-The exporter, its web server and the simulated API are real; only time is virtual. Every minute a
-scrape is compared with what the simulated company did, computed in plain Python. Memory, open files
-and tasks must not grow.
+Every minute a scrape is compared with what the simulated company did, computed in plain Python.
+Memory, open files and tasks must not grow.
 """
 
 # ruff: noqa: S311, T201  pseudo-random numbers are the point here; a command prints
@@ -29,7 +28,6 @@ from exporter.simulator.world import Session
 from exporter.sources.sessions import SERIES
 
 LOOKBACK, OVERLAP = 900, 300
-LABELS = ("aid", *SERIES.labels)
 
 
 class ChangingWorld(World):
@@ -48,10 +46,7 @@ def _hour(number: int) -> World:
 
 
 async def soak(minutes: int, seed: int) -> Counter[str]:
-    """Poll for some simulated minutes; an AssertionError says what is wrong.
-
-    Returns numbers of polls, failures, compared scrapes and values.
-    """
+    """Poll for some minutes; returns numbers of polls, failures, compared scrapes and values."""
     rng, counts, memory, loop = Random(seed), Counter[str](), [], asyncio.get_running_loop()
     end, calm, spoiled_until = 0, 0, 0.0
     async with trial(world=ChangingWorld(agents=6), api__requests_per_minute=120) as t:
@@ -99,7 +94,8 @@ def check(t: Trial, text: str, calm: int, spoiled_until: float) -> Counter[str]:
     first = max(times[1] - LOOKBACK, spoiled_until - OVERLAP) + 60
     end = datetime.fromisoformat(last[0].params["endDate"]).timestamp()
     values = of_sessions(t.simulator.world, "v7", first, end, times[1])
-    expected = {(k[0], frozenset(zip(LABELS, k[1:], strict=True))): v for k, v in values.items()}
+    labels = ("aid", *SERIES.labels)
+    expected = {(k[0], frozenset(zip(labels, k[1:], strict=True))): v for k, v in values.items()}
     families = {name for name, _ in expected}
     assert expected == pytest.approx(
         {k: v for k, v in published.items() if k[0] in families and rounds[k[1]] >= first}
@@ -108,7 +104,7 @@ def check(t: Trial, text: str, calm: int, spoiled_until: float) -> Counter[str]:
 
 
 def main() -> None:
-    """Run and print one summary; the first deviation ends it with a traceback and status 1."""
+    """Run and print a summary; the first deviation ends it with a traceback and status 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))

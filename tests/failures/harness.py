@@ -34,7 +34,6 @@ from exporter.web.server import serving
 
 TOKEN = "canary-of-the-failure-modes"
 SMALL = World(agents=6, sites=3)
-ROUND = "thousandeyes_endpoint_round_timestamp_seconds{"
 
 
 @dataclass
@@ -105,9 +104,8 @@ class Trial:
     async def rounds(self) -> dict[str, float]:
         """Return the round of every published series key; the exporter must be healthy."""
         await self.get("/-/healthy")
-        lines = (await self.get("/metrics")).splitlines()
-        found = (line.rpartition(" ") for line in lines if line.startswith(ROUND))
-        return {series: float(start) for series, _, start in found}
+        rounds = re.findall(r"(\S+_endpoint_round_\S+) (\d\S+)\n", await self.get("/metrics"))
+        return {series: float(start) for series, start in rounds}
 
     async def footprint(self) -> tuple[int, int]:
         """Return the number of open files and of tasks, without connections to the API."""

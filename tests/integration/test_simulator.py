@@ -21,7 +21,6 @@ V6 = "/v6/endpoint-data/user-sessions?aid=1002&from=2026-11-18 14:31:30&to=2026-
 FILTER = "/v7/endpoint/test-results/real-user-tests/filter"
 V7 = f"{FILTER}?aid=1002&startDate=2026-11-18T14:31:30Z&endDate=2026-11-18T14:32:00Z"
 PROBES = "/v7/endpoint/test-results/local-networks/topologies/filter"
-GROUPS = "/v7/account-groups"
 BEARER, BASIC = "Bearer demo", f"Basic {b64encode(b'demo@example.com:demo').decode()}"
 
 
@@ -67,7 +66,6 @@ async def test_a_time_range_and_all_search_filters(path, records, id_):
         (V7.replace("1002", "99"), None, BEARER, 403),
         (V6.replace("1002", "99"), None, BEARER, 400),
         (V7, {"searchFilters": {"color": ["red"]}}, BEARER, 400),
-        (f"{PROBES}?startDate=2026-11-18T02:32:30Z", None, BEARER, 200),
         (f"{PROBES}?startDate=2026-11-18T02:32:29Z", None, BEARER, 400),
         ("/v7/nothing", None, BEARER, 404),
     ],
@@ -83,7 +81,7 @@ async def test_errors(path, body, token, status):
 
 async def test_headers_and_the_rate_limit_of_a_minute():
     async with running(rate_limit=3) as (simulator, send):
-        found = [(await send(path))[0] for path in (V7, V6, GROUPS, V7)]
+        found = [(await send(path))[0] for path in (V7, V6, V6, V7)]
         assert [response.status for response in found] == [200, 200, 200, 429]
         for response, remaining in zip(found, "2100", strict=True):
             assert response.headers["X-Organization-Rate-Limit-Remaining"] == remaining
@@ -91,7 +89,7 @@ async def test_headers_and_the_rate_limit_of_a_minute():
             assert response.headers.getall("Date") == ["Wed, 18 Nov 2026 14:32:30 GMT"]
         assert found[0].headers["Content-Encoding"] == "gzip"
         simulator.clock = lambda: NOW + 30
-        assert (await send(GROUPS))[0].status == 200
+        assert (await send(V6))[0].status == 200
 
 
 @pytest.mark.parametrize(
@@ -109,7 +107,7 @@ async def test_schedules_and_shares_of_faults(spec, active):
     async with running(faults=parse_faults([spec])) as (simulator, send):
         for elapsed in (0, 60, 599, 600, 899, 900, 86400):
             simulator.clock = lambda: NOW + elapsed  # noqa: B023
-            assert (await send(GROUPS))[0].status == (503 if elapsed in active else 200)
+            assert (await send(V6))[0].status == (503 if elapsed in active else 200)
 
 
 @pytest.mark.parametrize("spec", ["server_eror", "server error", "slow=0", "slow=2", "slow@soon"])
