@@ -127,6 +127,7 @@ def agent_record(agent: Agent, request: ApiRequest) -> Payload:
     """Return a record of the listing of agents."""
     now = int(request.time)
     network = agent.network(now)
+    as_number = 64496 + sum(network.organization.encode()) % 16
     record: Payload = {
         **agent.hardware,
         "agentType": "endpoint",
@@ -141,7 +142,7 @@ def agent_record(agent: Agent, request: ApiRequest) -> Payload:
         "location": {"locationName": agent.office.location},
         "licenseType": agent.license_type,
         "totalMemory": f"{agent.memory_mb} MB",
-        "asnDetails": {"asName": network.organization},
+        "asnDetails": {"asNumber": as_number, "asName": network.organization},
         "batteryMetrics": _battery(agent, now),
         "agentExplainabilityFailures": [{"reasonCode": agent.failure}] if agent.failure else [],
     }

@@ -1,8 +1,8 @@
 """A simulated company: its agents, their local networks, and the sessions at the sites they visit.
 
 Everything is a function of the seed and the time: the same range always has the same records, in
-both versions of the API. Field names and units follow the ThousandEyes API v7 reference. Addresses
-and names are reserved for documentation and tests (RFC 2544, 2606 and 5737).
+both versions of the API. Field names and units follow the ThousandEyes API v7 reference. Addresses,
+names and AS numbers are reserved for documentation and tests (RFC 2544, 2606, 5398 and 5737).
 
 Dashboards and alerts should find the `PROBLEMS` of the company, which sessions and local networks
 show alike, and that working from home through the VPN adds latency.
