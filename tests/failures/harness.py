@@ -8,11 +8,12 @@ import io
 import logging
 import os
 import re
+import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, redirect_stderr
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -114,6 +115,19 @@ class Trial:
         return len(os.listdir("/dev/fd")), len(asyncio.all_tasks())  # noqa: PTH208
 
 
+@contextmanager
+def full_listen_queue(port: int = 0) -> Iterator[int]:
+    """Listen on a port, which is yielded; packets of further connection attempts are dropped."""
+    listening = socket.create_server(("127.0.0.1", port), backlog=0)
+    clients = [socket.socket() for _ in range(4)]
+    for client in clients:
+        client.setblocking(False)
+        client.connect_ex(listening.getsockname())
+    yield listening.getsockname()[1]
+    for each in (listening, *clients):
+        each.close()
+
+
 @asynccontextmanager
 async def trial(
     *,
@@ -182,11 +196,9 @@ async def failing(
     await t.get("/")
     t.simulator.faults = ()
     await t.restart_api()
-    now = wall()
-    last_success = "last_poll_success_timestamp_seconds"
+    now, name = wall(), "last_poll_success_timestamp_seconds"
     await t.until(
-        lambda: all(t.value(last_success, aid) > now for aid in t.aids),
-        poll.interval + 5 if recovery is None else recovery,
+        lambda: all(t.value(name, aid) > now for aid in t.aids), recovery or poll.interval + 5
     )
     for _ in range(30):
         files, tasks = await t.footprint()

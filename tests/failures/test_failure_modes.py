@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from api_faults import faults
-from failures.harness import TOKEN, Trial, failing, trial
+from failures.harness import TOKEN, Trial, failing, full_listen_queue, trial
 from fake_clock import fake_time, wall
 from pki import server_context, shared_authority
 from soak import soak
@@ -21,19 +21,9 @@ async def refuse(t: Trial, _: AsyncExitStack) -> None:
     await t.simulator.stop()
 
 
-async def accept_nothing(t: Trial, sockets: AsyncExitStack, backlog: int = 100) -> None:
-    """Establish connections, and answer nothing."""
-    await t.simulator.stop()
-    sockets.enter_context(socket.create_server(("127.0.0.1", t.port), backlog=backlog))
-
-
 async def drop_packets(t: Trial, sockets: AsyncExitStack) -> None:
-    """Answer no connection attempt: the listen queue is full."""
-    await accept_nothing(t, sockets, backlog=0)
-    for _ in range(4):
-        client = sockets.enter_context(socket.socket())
-        client.setblocking(False)
-        client.connect_ex(("127.0.0.1", t.port))
+    await t.simulator.stop()
+    sockets.enter_context(full_listen_queue(t.port))
 
 
 async def slow_pages(t: Trial, _: AsyncExitStack) -> None:
@@ -106,9 +96,10 @@ async def test_without_a_valid_certificate_the_poll_fails_before_a_request(optio
             await t.polls()
             assert not t.simulator.requests
         assert set(failed) == {"tls"}
-        async with failing(t) as failed, AsyncExitStack() as sockets:  # no handshake
-            await accept_nothing(t, sockets)
-            await t.polls()
+        async with failing(t) as failed:
+            await t.simulator.stop()
+            with socket.create_server(("127.0.0.1", t.port)):  # answers no handshake
+                await t.polls()
             assert t.value("last_poll_duration_seconds") <= 45
         assert set(failed) == {"timeout"}
 
