@@ -13,8 +13,7 @@ import pytest
 from exporter.simulator import Simulator, World, parse_faults
 from exporter.simulator.api import SESSION_FILTERS as FILTERS
 
-NOW = 1_795_012_350
-"""2026-11-18 14:32:30 UTC, a Wednesday."""
+NOW = 1_795_012_350  # 2026-11-18 14:32:30 UTC, a Wednesday
 WORLD = World(agents=60, account_groups=2)
 SESSIONS = [each for each in WORLD.sessions(1002, NOW - 60, NOW - 30, NOW) if each.listed]
 V6 = "/v6/endpoint-data/user-sessions?aid=1002&from=2026-11-18 14:31:30&to=2026-11-18T14:32:00"

@@ -6,8 +6,7 @@ import pytest
 
 from exporter.simulator import World
 
-NOW = 1_795_012_350
-"""2026-11-18 14:32:30 UTC, a Wednesday, while the degraded site is degraded."""
+NOW = 1_795_012_350  # 2026-11-18 14:32:30 UTC, a Wednesday, while a site is degraded
 MORNING = NOW // 86400 * 86400 + 9 * 3600
 
 
