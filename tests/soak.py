@@ -39,7 +39,7 @@ class ChangingWorld(World):
 
 @lru_cache(2)
 def _hour(number: int) -> World:
-    world = World(seed=number, agents=6, sites=3)
+    world = World(seed=number, agents=12, sites=3)
     for site in world.sites:
         site.host = f"{number // 8}.{site.host}"
     return world

@@ -198,8 +198,8 @@ async def test_twenty_account_groups_share_the_rate_limit_fairly(row):
 @fake_time
 async def test_hours_of_label_churn_late_commits_and_random_faults(row):
     """Every scrape between faults is equal to what the simulated company did."""
-    counts = await soak(minutes=90, seed=1)
-    assert counts["polls"] >= 85
-    assert counts["failed"] > 5
+    counts = await soak(minutes=75, seed=4)
+    assert counts["polls"] >= 70
+    assert counts["failed"] > 10
     assert counts["scrapes"] > 45
-    assert counts["values"] > 5000
+    assert counts["values"] > 20_000
