@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 from api_records import results_key
-from failures.harness import Front
+from failures.harness import full_listen_queue
 from fake_clock import WALL_START, fake_clock, fake_time
 from hypothesis import given
 from hypothesis import strategies as st
@@ -219,15 +219,12 @@ async def test_too_many_open_files_are_named(flags, tmp_path):
 
 @fake_time
 async def test_reaches_the_only_address_of_many_that_answers(monkeypatch):
-    front = Front()
-    await front.listen()
-    await front.drop_packets()
     async with connected() as server, connected(url="http://api.example") as c:
-        ports = [front.port] * 90 + [int(server.url.rpartition(":")[2])]
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
-        monkeypatch.setattr(socket, "getaddrinfo", Mock(return_value=found))
-        assert await c.fetch() == b"{}"
-    await front.close()
+        with full_listen_queue() as full:
+            ports = [full] * 90 + [int(server.url.rpartition(":")[2])]
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", n)) for n in ports]
+            monkeypatch.setattr(socket, "getaddrinfo", Mock(return_value=found))
+            assert await c.fetch() == b"{}"
 
 
 @pytest.mark.parametrize(
