@@ -13,14 +13,11 @@ from tempfile import TemporaryDirectory
 from benchmarks.measures import Plan, measure
 from benchmarks.programs import run
 
-FEW = {"P4": (1_000, 10_000), "P5": (10_000,), "P12": (10_000, 100_000)}
-QUICK = Plan(2, 2, polls=FEW, agents=(1_000,))
-PACKAGES = "^(aiohttp|isal|msgspec|numpy|prometheus_client|pydantic|pysimdjson)="
+QUICK = Plan(2, 2, 20, sizes=(1_000, 10_000))
 VERSIONS = f"""
 echo "$(uname -sr),$(grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2), $(nproc) cores"
-{sys.executable} --version
-{sys.executable} -m pip freeze | grep -E '{PACKAGES}' | xargs
-echo "$(go version), $(nginx -v 2>&1)"
+echo "$({sys.executable} --version), $(go version), $(nginx -v 2>&1)"
+{sys.executable} -m pip freeze | grep -E '^(aiohttp|isal|msgspec|numpy|prom|pyd|pysim).*=' | xargs
 dpkg-query -W golang-github-prometheus-client-golang-dev wrk | xargs
 """
 PAGE = """# Results
@@ -39,12 +36,12 @@ of the sessions is new. They start with JSON in files and end with a compressed 
 """
 
 if __name__ == "__main__":
-    quick, measures = "--quick" in sys.argv, []
+    plan, measures = QUICK if "--quick" in sys.argv else Plan(), []
     with TemporaryDirectory() as folder:
-        for each in measure(QUICK if quick else Plan(), Path(folder)):
+        for each in measure(plan, Path(folder)):
             print(each, flush=True)
             measures.append(each)
-    if not quick:
+    if plan != QUICK:
         rows, versions = "\n".join(map(str, measures)), run("sh", "-c", VERSIONS).strip()
         page = PAGE.format(date=datetime.now(UTC).date(), rows=rows, versions=versions)
         Path(__file__).with_name("RESULTS.md").write_text(page)

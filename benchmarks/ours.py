@@ -1,17 +1,18 @@
-"""The exporter with all of its components, polled on demand; pages are files.
+"""The exporter with all of its components, polled on demand.
 
-`poll FOLDER OUTPUT` writes the compressed exposition and prints the CPU seconds. `serve FOLDER
-PORT` serves it, and with `poll-and-serve`, one poll follows the other in the meantime.
+`poll FOLDER OUTPUT` polls pages in files, writes the compressed exposition and prints the CPU
+seconds. `serve FOLDER PORT` serves it, and with `poll-and-serve`, it polls again and again.
 """
 
-# ruff: noqa: ASYNC240, T201
+# ruff: noqa: T201
 
 import asyncio
+import gzip
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,72 +24,89 @@ from exporter.clock import Clock
 from exporter.metrics.exposition import Format, gzip_chunks
 from exporter.poller import Poller
 from exporter.settings import load
+from exporter.simulator import Simulator, World
 from exporter.thousandeyes.api import Api
-from exporter.thousandeyes.schema import Rejected, decode
+from exporter.thousandeyes.schema import Listing, Request, decode
 from exporter.web.app import create_app
 from exporter.web.server import serving
 
+FLAGS = ("--api.token=demo", "--api.requests-per-minute=10000", "--metrics.max-series=10000000")
 
-class FileApi(Api):
-    """Reads pages from files instead of requesting them."""
+
+@dataclass
+class Files:
+    """Reads pages from files, instead of a client."""
 
     folder: Path
 
-    async def read(self, listings: Any, *_: Any, **__: Any) -> tuple[Any, Rejected]:
-        """Return all sessions."""
-        records: list[list[Any]] = [[], []]
-        for found, listing, name in zip(records, listings, ("users", "networks"), strict=True):
-            for body in data.read(self.folder, name):
-                found.extend((await asyncio.to_thread(decode, body, listing)).records)
-        return records, Counter()
+    async def pages(self, request: Request, listing: Listing[Any], _: Any) -> AsyncIterator[Any]:
+        """Yield all pages of a listing."""
+        for body in data.read(self.folder, "networks" if "networks" in request.path else "users"):
+            yield await asyncio.to_thread(decode, body, listing)
 
-    async def account_groups(self, *_: Any) -> list[AccountGroup]:
-        """Return one account group without a name."""
-        return [AccountGroup(data.AID)]
+
+class PolledExporter(Exporter):
+    """An exporter of one account group, with a clock that is set."""
+
+    simulator: Simulator
+
+    def __init__(self, now: float, *flags: str, client: Any = None) -> None:
+        log.configure("error", "logfmt")
+        self.now = now
+        clock = Clock(lambda: self.now, lambda: self.now)
+        super().__init__(load([*FLAGS, *flags], {}).settings, clock=clock)
+        self.api = Api(client or self.client, "v7")
+        self.publisher.add(AccountGroup(data.AID))
+        self.pollers = self._create_pollers(data.AID)
+
+    async def poll(self, *pollers: Poller) -> None:
+        """Poll once, by default all sources, and publish the result."""
+        for each in pollers or self.pollers:
+            await each.poll()
+            if each.failure:
+                raise each.failure
+        await self.publisher.publish()
+
+    def compressed(self) -> bytes:
+        """Return the current snapshot."""
+        return b"".join(gzip_chunks([self.snapshot.common, self.snapshot.tails[Format.TEXT]]))
+
+    def text(self) -> str:
+        """Return what a scrape returns."""
+        return gzip.decompress(self.compressed()).decode() + self.metrics.render(Format.TEXT)
 
 
 @asynccontextmanager
-async def exporter(url: str, **components: Any) -> AsyncIterator[Exporter]:
-    """Create an exporter of one account group; it is not polled yet."""
-    flags = {"url": url, "token": "demo", "account-groups": data.AID, "requests-per-minute": 10_000}
-    arguments = [f"--api.{name}={value}" for name, value in flags.items()]
-    settings = load([*arguments, "--metrics.max-series=10000000"], {}).settings
-    log.configure("error", "logfmt")
-    exporter = Exporter(settings, **components)
-    await exporter.manager.update()
+async def simulated(agents: int, now: float, *flags: str) -> AsyncIterator[PolledExporter]:
+    """Run an exporter of a simulated company with the same clock; it is not polled yet."""
+    simulator = Simulator(World(agents=agents), clock=lambda: now, rate_limit=1_000_000)
+    exporter = PolledExporter(now, f"--api.url={await simulator.start()}", *flags)
+    simulator.clock, exporter.simulator = lambda: exporter.now, simulator
     yield exporter
     await exporter.close()
-
-
-async def poll(exporter: Exporter, poller: Poller) -> None:
-    """Poll once and publish the result."""
-    await poller.poll()
-    if poller.failure:
-        raise poller.failure
-    await exporter.publisher.publish()
+    await simulator.stop()
 
 
 async def main(command: str, folder: Path, argument: str) -> None:
     """Poll the pages of a minute ago, and run a command with those of now."""
     sys.setswitchinterval(0.0005)  # as the command line does
-    now, url = data.LAST_ROUND, "http://127.0.0.1:9"
-    async with exporter(url, clock=Clock(wall=lambda: now), api_type=FileApi) as running:
-        poller = running.manager.pollers[0]
-        FileApi.folder = folder / "earlier"
-        for _ in range(2):  # the first poll of a process is not typical
-            await poll(running, poller)
-        FileApi.folder, now, start = folder, data.END, time.process_time()
-        await poll(running, poller)
-        if command == "poll":
-            print(time.process_time() - start)
-            parts = [running.snapshot.common, running.snapshot.tails[Format.TEXT]]
-            Path(argument).write_bytes(b"".join(gzip_chunks(parts)))
-            return
-        app = create_app(running, telemetry_path="/metrics", max_requests=40, clock=running.clock)
+    files = Files(folder / "earlier")
+    exporter = PolledExporter(data.LAST_ROUND, client=files)
+    sessions = exporter.pollers[0]
+    for _ in range(2):  # the first poll of a process is not typical
+        await exporter.poll(sessions)
+    files.folder, exporter.now, start = folder, data.END, time.process_time()
+    await exporter.poll(sessions)
+    if command == "poll":
+        print(time.process_time() - start)
+        Path(argument).write_bytes(exporter.compressed())  # noqa: ASYNC240
+    else:
+        app = create_app(exporter, telemetry_path="/metrics", max_requests=40, clock=Clock())
         async with serving(app, "127.0.0.1", int(argument)):
             while command == "poll-and-serve":
-                await poll(running, poller)
+                await exporter.poll(sessions)
             await asyncio.Event().wait()
+    await exporter.close()
 
 
 if __name__ == "__main__":

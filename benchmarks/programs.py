@@ -8,9 +8,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +25,6 @@ BARE = (sys.executable, "-c", SERVE)
 GO = (ROOT / ".tools/benchmarks-go",)
 EXPORTER = (sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:PORT")
 NGINX = ("nginx", "-c", ROOT / "benchmarks/nginx.conf", "-e", "stderr", "-p")
-NGINX_PORT = 9351
 
 
 def run(*command: object) -> str:
@@ -46,15 +44,15 @@ class Server:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return float(status.partition(f"{field}:")[2].split()[0]) / 1000
 
-    def get(self, path: str = "/metrics") -> bytes:
-        """Return the body of a response, compressed if the server supports that."""
+    def get(self, path: str = "/metrics", data: bytes | None = None) -> bytes:
+        """Return the body of a response, compressed if the server supports that; POST with data."""
         url, headers = f"http://127.0.0.1:{self.port}{path}", {"Accept-Encoding": "gzip"}
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers)) as response:
             return bytes(response.read())
 
     def scrapes_per_second(self, seconds: int) -> float:
         """Scrape with four connections, as fast as possible."""
-        options = ("-t1", "-c4", f"-d{seconds}s", "--timeout", f"{seconds}s", "-H")
+        options = "-t1", "-c4", f"-d{seconds}s", f"--timeout={seconds}s", "-H"
         url = f"http://127.0.0.1:{self.port}/metrics"
         report = run("wrk", *options, "Accept-Encoding: gzip", url)
         if "Non-2xx" in report:
@@ -63,17 +61,12 @@ class Server:
 
     def scrape_durations(self, seconds: int) -> list[float]:
         """Scrape 20 times a second; return the seconds from when each was due to its end."""
-        connection, buffer = HTTPConnection("127.0.0.1", self.port), bytearray(1 << 20)
         durations, start = [], time.perf_counter()
         for number in range(20 * seconds):
             due = start + number / 20
             time.sleep(max(0.0, due - time.perf_counter()))
-            connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
-            response = connection.getresponse()
-            while response.readinto(buffer):
-                pass
+            self.get()
             durations.append(time.perf_counter() - due)
-        connection.close()
         return durations
 
 
@@ -88,14 +81,11 @@ def server(*command: object, path: str = "/metrics", port: int = 0) -> Iterator[
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
         server = Server(process, port)
         try:
-            while True:
-                try:
+            while process.poll() is None:
+                with suppress(OSError):
                     server.get(path)
                     break
-                except OSError:
-                    if process.poll() is not None:
-                        raise
-                    time.sleep(0.002)
+                time.sleep(0.002)
             yield server
         finally:
             process.terminate()

@@ -6,12 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"log"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"sort"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,8 +32,6 @@ type session struct {
 		Loss    float64 `json:"loss"`
 	} `json:"destination"`
 	SystemMetrics struct {
-		StartTimeMs              int64      `json:"startTimeMs"`
-		EndTimeMs                int64      `json:"endTimeMs"`
 		CPUUtilization           statistics `json:"cpuUtilization"`
 		PhysicalMemoryUsedBytes  statistics `json:"physicalMemoryUsedBytes"`
 		PhysicalMemoryTotalBytes float64    `json:"physicalMemoryTotalBytes"`
@@ -50,8 +46,6 @@ type statistics struct {
 	StdDev float64 `json:"stdDev"`
 	Count  float64 `json:"count"`
 }
-
-type seriesKey struct{ agent, site, protocol string }
 
 func main() {
 	command, folder, argument := os.Args[1], os.Args[2], os.Args[3]
@@ -69,32 +63,27 @@ func main() {
 	must(os.WriteFile(argument, recorder.Body.Bytes(), 0o644))
 }
 
+// newRegistry has the metrics of a poll; the newest session of each series counts.
 func newRegistry(folder string) *prometheus.Registry {
-	networks, newest := map[string]session{}, map[seriesKey][]session{}
+	networks, newest := map[string]session{}, map[[3]string]session{}
 	for _, network := range decode(folder, "networks") {
 		networks[network.ID] = network
 	}
-	registry := prometheus.NewRegistry()
-	for _, user := range decode(folder, "users") {
+	for _, user := range decode(folder, "users") { // by date
 		network := networks[user.ID]
 		user.Destination, user.SystemMetrics = network.Destination, network.SystemMetrics
-		key := seriesKey{user.AgentID, user.VisitedSite, user.Protocol}
-		if known := newest[key]; len(known) == 0 || known[0].RoundID < user.RoundID {
-			newest[key] = []session{user}
-		} else if known[0].RoundID == user.RoundID {
-			newest[key] = append(known, user)
-		}
+		newest[[3]string{user.AgentID, user.VisitedSite, user.Protocol}] = user
 	}
-	gauges := map[string]*prometheus.GaugeVec{}
-	for key, sessions := range newest {
-		aggregate(sessions, func(name string, value float64) {
+	registry, gauges := prometheus.NewRegistry(), map[string]*prometheus.GaugeVec{}
+	for key, session := range newest {
+		for name, value := range values(session) {
 			if gauges[name] == nil {
 				options := prometheus.GaugeOpts{Name: "thousandeyes_endpoint_" + name, Help: "Value of " + name + "."}
 				labels := []string{"aid", "agent", "site", "protocol"}
 				gauges[name] = promauto.With(registry).NewGaugeVec(options, labels)
 			}
-			gauges[name].WithLabelValues("1001", key.agent, key.site, key.protocol).Set(value)
-		})
+			gauges[name].WithLabelValues("1001", key[0], key[1], key[2]).Set(value)
+		}
 	}
 	return registry
 }
@@ -114,55 +103,30 @@ func decode(folder, listing string) (sessions []session) {
 	return sessions
 }
 
-// aggregate sets the gauges of one series key from the sessions of its newest round.
-func aggregate(sessions []session, set func(string, float64)) {
-	var latency, jitter, loss, score, pages, memorySize float64
-	var cpu, memory []statistics
-	seen := map[[2]int64]bool{}
-	for _, each := range sessions {
-		path, system := each.Destination, each.SystemMetrics
-		latency, jitter, loss = latency+path.Latency, jitter+path.Jitter, loss+path.Loss
-		score, pages = score+each.ExperienceScore, pages+each.NumberOfPages
-		if period := [2]int64{system.StartTimeMs, system.EndTimeMs}; !seen[period] {
-			seen[period] = true
-			cpu, memory = append(cpu, system.CPUUtilization), append(memory, system.PhysicalMemoryUsedBytes)
-			memorySize = math.Max(memorySize, system.PhysicalMemoryTotalBytes)
-		}
+func values(s session) map[string]float64 {
+	cpu, memory := s.SystemMetrics.CPUUtilization, s.SystemMetrics.PhysicalMemoryUsedBytes
+	return map[string]float64{
+		"latency_seconds":              s.Destination.Latency / 1000,
+		"jitter_seconds":               s.Destination.Jitter / 1000,
+		"loss_ratio":                   s.Destination.Loss / 100,
+		"cpu_utilization_ratio":        cpu.Mean,
+		"cpu_utilization_min_ratio":    cpu.Min,
+		"cpu_utilization_max_ratio":    cpu.Max,
+		"cpu_utilization_median_ratio": cpu.Median,
+		"cpu_utilization_stddev_ratio": cpu.StdDev,
+		"cpu_samples":                  cpu.Count,
+		"memory_used_bytes":            memory.Mean,
+		"memory_used_min_bytes":        memory.Min,
+		"memory_used_max_bytes":        memory.Max,
+		"memory_used_median_bytes":     memory.Median,
+		"memory_used_stddev_bytes":     memory.StdDev,
+		"memory_samples":               memory.Count,
+		"memory_size_bytes":            s.SystemMetrics.PhysicalMemoryTotalBytes,
+		"experience_score":             s.ExperienceScore,
+		"pages":                        s.NumberOfPages,
+		"sessions":                     1,
+		"round_timestamp_seconds":      float64(s.RoundID),
 	}
-	count := float64(len(sessions))
-	set("latency_seconds", latency/count/1000)
-	set("jitter_seconds", jitter/count/1000)
-	set("loss_ratio", loss/count/100)
-	combine(cpu, "cpu_utilization", "_ratio", "cpu_samples", set)
-	combine(memory, "memory_used", "_bytes", "memory_samples", set)
-	set("memory_size_bytes", memorySize)
-	set("experience_score", score/count)
-	set("pages", pages)
-	set("sessions", count)
-	set("round_timestamp_seconds", float64(sessions[0].RoundID))
-}
-
-// combine sets the gauges of one quantity from its statistics in several periods.
-func combine(periods []statistics, name, unit, samples string, set func(string, float64)) {
-	low, high := math.Inf(1), math.Inf(-1)
-	var count, total, squares float64
-	var medians []float64
-	for _, each := range periods {
-		low, high = math.Min(low, each.Min), math.Max(high, each.Max)
-		count, total = count+each.Count, total+each.Mean*each.Count
-		medians = append(medians, each.Median)
-	}
-	mean := total / count
-	for _, each := range periods {
-		squares += each.Count * (each.StdDev*each.StdDev + (each.Mean-mean)*(each.Mean-mean))
-	}
-	sort.Float64s(medians)
-	set(name+unit, mean)
-	set(name+"_min"+unit, low)
-	set(name+"_max"+unit, high)
-	set(name+"_median"+unit, (medians[len(medians)/2]+medians[(len(medians)-1)/2])/2)
-	set(name+"_stddev"+unit, math.Sqrt(squares/count))
-	set(samples, count)
 }
 
 func must(err error) {
