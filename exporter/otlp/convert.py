@@ -6,28 +6,18 @@ format, `_total` included, and metrics have neither unit nor scope, which receiv
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, groupby
 from itertools import compress as select
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from isal import igzip
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    AGGREGATION_TEMPORALITY_CUMULATIVE as CUMULATIVE,
-)
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    Gauge,
-    Histogram,
-    HistogramDataPoint,
-    NumberDataPoint,
-    Sum,
-)
+from opentelemetry.proto.metrics.v1 import metrics_pb2 as otlp
 from prometheus_client import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.samples import Sample
 
 from exporter.metrics.exposition import BATCH_SIZE, COMPRESSION_LEVEL
 from exporter.render import GroupResult, tables
@@ -40,44 +30,21 @@ Labels = Iterable[tuple[str, str]]
 Kind = Literal["gauge", "sum", "histogram"]
 Family = tuple[str, str, Kind, Sequence[Any]]
 """Name, help text, kind, and data points."""
+CUMULATIVE = otlp.AGGREGATION_TEMPORALITY_CUMULATIVE
 DATA: dict[Kind, Any] = {
-    "gauge": Gauge(),
-    "sum": Sum(aggregation_temporality=CUMULATIVE, is_monotonic=True),
-    "histogram": Histogram(aggregation_temporality=CUMULATIVE),
+    "gauge": otlp.Gauge(),
+    "sum": otlp.Sum(aggregation_temporality=CUMULATIVE, is_monotonic=True),
+    "histogram": otlp.Histogram(aggregation_temporality=CUMULATIVE),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
+class Period(NamedTuple):
     """Times of all data points of one push, Unix nanoseconds."""
 
     start: int
     """When counters and histograms were 0."""
     end: int
     """When the values were collected."""
-
-    def number(self, kind: Kind, labels: Labels, value: float = 0.0) -> NumberDataPoint:
-        """Make the data point of a gauge or counter."""
-        return NumberDataPoint(
-            attributes=_attributes(labels),
-            start_time_unix_nano=self.start if kind == "sum" else 0,
-            time_unix_nano=self.end,
-            as_double=value,
-        )
-
-    def histogram(
-        self, labels: Labels, bounds: Sequence[float], buckets: Sequence[float], total: float
-    ) -> HistogramDataPoint:
-        """Make a histogram of cumulative buckets, which end with that of infinity."""
-        return HistogramDataPoint(
-            attributes=_attributes(labels),
-            start_time_unix_nano=self.start,
-            time_unix_nano=self.end,
-            explicit_bounds=bounds,
-            bucket_counts=np.diff(buckets, prepend=0).astype(int).tolist(),
-            count=int(buckets[-1]),
-            sum=total,
-        )
 
 
 def requests(
@@ -89,31 +56,35 @@ def requests(
     """Yield requests, made one by one, so that only one is in memory.
 
     Args:
-        own: The exporter's own metrics.
-        groups: What is published.
+        own: Metrics of the exporter itself.
+        groups: Results of all account groups.
         period: Times of the data points.
         resource: Attributes of the exporter.
 
     Yields:
         An `ExportMetricsServiceRequest` compressed with gzip, and the number of its data points.
     """
-    message, count = ExportMetricsServiceRequest(), 0
-    for name, help_, kind, points in chain(_own(own, period), _published(groups, period)):
-        start = 0
-        while part := points[start : start + min(BATCH_SIZE, MAX_POINTS - count)]:
-            if not count:
-                message = ExportMetricsServiceRequest()
-                parent = message.resource_metrics.add()
-                parent.resource.attributes.extend(_attributes(resource.items()))
-                metrics = parent.scope_metrics.add().metrics
+    message, count = _message(resource), 0
+    families = chain(_converted(chain(own, _sites(groups)), period), _tables(groups, period))
+    for name, help_, kind, points in families:
+        for start in range(0, len(points), BATCH_SIZE):
+            part = points[start : start + BATCH_SIZE]
+            if count + len(part) > MAX_POINTS:
+                yield _encode(message), count
+                message, count = _message(resource), 0
+            metrics = message.resource_metrics[0].scope_metrics[0].metrics
             metric = metrics.add(name=name, description=help_, **{kind: DATA[kind]})
             getattr(metric, kind).data_points.extend(part)
-            start, count = start + len(part), count + len(part)
-            if count == MAX_POINTS:
-                yield _encode(message), count
-                count = 0
-    if count:
-        yield _encode(message), count
+            count += len(part)
+    yield _encode(message), count
+
+
+def _message(resource: Mapping[str, str]) -> ExportMetricsServiceRequest:
+    message = ExportMetricsServiceRequest()
+    parent = message.resource_metrics.add()
+    parent.resource.attributes.extend(_attributes(resource.items()))
+    parent.scope_metrics.add()
+    return message
 
 
 def _encode(message: ExportMetricsServiceRequest) -> bytes:
@@ -125,29 +96,61 @@ def _attributes(labels: Labels) -> list[KeyValue]:
     return [KeyValue(key=k, value=AnyValue(string_value=v)) for k, v in labels if v]
 
 
-def _own(own: Iterable[Metric], period: Period) -> Iterator[Family]:
-    for metric in own:
+def _number(period: Period, kind: Kind, labels: Labels, value: float = 0.0) -> Any:
+    return otlp.NumberDataPoint(
+        attributes=_attributes(labels),
+        start_time_unix_nano=period.start if kind == "sum" else 0,
+        time_unix_nano=period.end,
+        as_double=value,
+    )
+
+
+def _histogram(period: Period, samples: Sequence[Sample]) -> Any:
+    *buckets, count, total = samples
+    return otlp.HistogramDataPoint(
+        attributes=_attributes(count.labels.items()),
+        start_time_unix_nano=period.start,
+        time_unix_nano=period.end,
+        explicit_bounds=[float(each.labels["le"]) for each in buckets[:-1]],
+        bucket_counts=np.diff([each.value for each in buckets], prepend=0).astype(int).tolist(),
+        count=int(count.value),
+        sum=total.value,
+    )
+
+
+def _converted(metrics: Iterable[Metric], period: Period) -> Iterator[Family]:
+    """Yield families of prometheus-client."""
+    for metric in metrics:
+        name, help_, samples = metric.name, metric.documentation, metric.samples
         if metric.type == "histogram":
-            points = []
-            for labels, series in groupby(metric.samples, lambda each: _without_le(each.labels)):
-                samples = list(series)
-                buckets = {x.labels["le"]: x.value for x in samples if "le" in x.labels}
-                (total,) = (x.value for x in samples if x.name.endswith("_sum"))
-                bounds = [float(bound) for bound in buckets][:-1]
-                points.append(period.histogram(labels, bounds, [*buckets.values()], total))
-            yield metric.name, metric.documentation, "histogram", points
-        elif metric.samples:
+            series = groupby(samples, lambda each: {**each.labels, "le": ""})
+            points = [_histogram(period, list(group)) for _, group in series]
+            yield name, help_, "histogram", points
+        elif samples:
             kind: Kind = "sum" if metric.type == "counter" else "gauge"
-            numbers = [period.number(kind, x.labels.items(), x.value) for x in metric.samples]
-            yield metric.samples[0].name, metric.documentation, kind, numbers
+            numbers = [_number(period, kind, each.labels.items(), each.value) for each in samples]
+            yield samples[0].name, help_, kind, numbers
 
 
-def _without_le(labels: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in labels.items() if name != "le"]
+def _sites(groups: Sequence[GroupResult]) -> Iterator[Metric]:
+    """Yield the histograms and counters of sites."""
+    labels = ("aid", "site", "protocol")
+    sites = [((g.group.aid, *key), each) for g in groups for key, each in g.sessions.sites.items()]
+    for index, family in enumerate(HISTOGRAMS):
+        metric = HistogramMetricFamily(family.name, family.help, labels=labels)
+        for key, site in sites:
+            histogram, bounds = site.histograms[index], (*map(str, family.buckets), "+Inf")
+            buckets = list(zip(bounds, histogram.buckets, strict=True))
+            metric.add_metric(key, buckets, histogram.sum)
+        yield metric
+    counter = CounterMetricFamily(SITE_SESSIONS, SITE_SESSIONS_HELP, labels=labels)
+    for key, site in sites:
+        counter.add_metric(key, site.sessions)
+    yield counter
 
 
-def _published(groups: Sequence[GroupResult], period: Period) -> Iterator[Family]:
-    """Yield the families of the snapshot.
+def _tables(groups: Sequence[GroupResult], period: Period) -> Iterator[Family]:
+    """Yield the families of all tables.
 
     Data points are valid until the next step: the families of a table share them, because most of
     the time is spent on attributes.
@@ -156,7 +159,7 @@ def _published(groups: Sequence[GroupResult], period: Period) -> Iterator[Family
         for table in tables(group):
             labels = ("aid", *table.labels)
             keys = (zip(labels, (group.group.aid, *key), strict=True) for key in table.keys)
-            points = [period.number("gauge", key) for key in keys]
+            points = [_number(period, "gauge", key) for key in keys]
             for family in table.families:
                 column = table.columns[family.short_name]
                 present = ~np.isnan(column)  # NaN: no sample
@@ -164,20 +167,3 @@ def _published(groups: Sequence[GroupResult], period: Period) -> Iterator[Family
                 for point, value in zip(selected, column[present].tolist(), strict=True):
                     point.as_double = value
                 yield family.name, family.help, "gauge", selected
-        sites = [
-            ((("aid", group.group.aid), ("site", key.site), ("protocol", key.protocol)), metrics)
-            for key, metrics in group.sessions.sites.items()
-        ]
-        for index, each in enumerate(HISTOGRAMS):
-            histograms = [(key, metrics.histograms[index]) for key, metrics in sites]
-            yield (
-                each.name,
-                each.help,
-                "histogram",
-                [
-                    period.histogram(key, each.buckets, histogram.buckets, histogram.sum)
-                    for key, histogram in histograms
-                ],
-            )
-        sessions = [period.number("sum", key, metrics.sessions) for key, metrics in sites]
-        yield f"{SITE_SESSIONS}_total", SITE_SESSIONS_HELP, "sum", sessions

@@ -39,8 +39,7 @@ HINTS: dict[PushReason, str] = {
 }
 """What an operator can do about each reason of a failed push."""
 REQUEST_SECONDS = 10.0
-"""Time limit of a request, the default of OpenTelemetry's exporters
-(https://opentelemetry.io/docs/specs/otel/protocol/exporter/)."""
+"""The default of https://opentelemetry.io/docs/specs/otel/protocol/exporter/."""
 MAX_BACKOFF_SECONDS = 5.0
 MAX_RESPONSE_BYTES = 65_536
 
@@ -121,6 +120,13 @@ class Pusher:
 
     async def _push(self, session: aiohttp.ClientSession, deadline: asyncio.Timeout) -> None:
         """Send the current values. Raises PushError; earlier requests of it were accepted."""
+
+        def backoff(error: Exception) -> bool | float:
+            retry = error.retry if isinstance(error, PushError) else False
+            pause = MAX_BACKOFF_SECONDS if retry is True else retry
+            left = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
+            return retry if pause < left else False
+
         try:
             headers = await asyncio.to_thread(self._config.headers)
         except SettingsError as error:
@@ -130,8 +136,13 @@ class Pusher:
         bodies = requests(own, groups, period, self._resource)
         while request := await asyncio.to_thread(next, bodies, None):
             body, points = request
-            reported = await self._send(session, body, headers, deadline)
-            rejected = min(max(reported, 0), points)
+            rejected = 0
+            async for attempt in stamina.retry_context(
+                backoff, attempts=None, timeout=None, wait_initial=1.0, wait_max=MAX_BACKOFF_SECONDS
+            ):
+                with attempt:
+                    reported = await self._send(session, body, headers)
+                    rejected = min(max(reported, 0), points)
             self._metrics.otlp_data_points.inc(points - rejected)
             self._metrics.otlp_data_points_rejected.inc(rejected)
             if rejected:
@@ -139,36 +150,9 @@ class Pusher:
                 log.warning("otlp_data_points_rejected", data_points=rejected, hint=hint)
 
     async def _send(
-        self,
-        session: aiohttp.ClientSession,
-        body: bytes,
-        headers: Mapping[str, str],
-        deadline: asyncio.Timeout,
-    ) -> int:
-        """Send a request, with retries before the deadline; return the number of rejected points.
-
-        Raises:
-            PushError: That of the last attempt.
-        """
-
-        def backoff(error: Exception) -> bool | float:
-            retry = error.retry if isinstance(error, PushError) else False
-            pause = MAX_BACKOFF_SECONDS if retry is True else retry
-            left = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
-            return retry if pause < left else False
-
-        rejected = 0
-        async for attempt in stamina.retry_context(
-            backoff, attempts=None, timeout=None, wait_initial=1.0, wait_max=MAX_BACKOFF_SECONDS
-        ):
-            with attempt:
-                rejected = await self._exchange(session, body, headers)
-        return rejected
-
-    async def _exchange(
         self, session: aiohttp.ClientSession, body: bytes, headers: Mapping[str, str]
     ) -> int:
-        """Send a request once."""
+        """Send a request once; return the reported number of rejected points."""
         own = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
         try:
             async with session.post(
@@ -201,9 +185,9 @@ class Pusher:
             date = parse_http_date(after)
             seconds = float(after) if after.isdecimal() else date and date - self._clock.wall()
             return PushError("unavailable", message, True if seconds is None else max(seconds, 0.0))
-        reasons: dict[int, PushReason] = {401: "auth", 403: "auth"}
-        default: PushReason = "redirect" if status // 100 == 3 else "rejected"
-        return PushError(reasons.get(status, default), message)
+        if status in (401, 403):
+            return PushError("auth", message)
+        return PushError("redirect" if status // 100 == 3 else "rejected", message)
 
     def _record(self, failure: PushError | None, start: float, end: float) -> None:
         """Count and log a push; times are those of the event loop."""
@@ -213,22 +197,19 @@ class Pusher:
             self._failing_since = self._failing_since if self._failures else start
             self._failures += 1
             self._reason = reason = failure.reason
-            hint = HINTS[reason]
+            error, seconds = str(failure), end - start
             self._metrics.otlp_push_failures.labels(reason).inc()
             log.error(
-                "otlp_push_failed",
-                reason=reason,
-                error=str(failure),
-                hint=hint,
-                seconds=end - start,
+                "otlp_push_failed", reason=reason, error=error, hint=HINTS[reason], seconds=seconds
             )
             return
         self._metrics.otlp_last_push_success_timestamp.set(self._clock.wall())
-        if self._failures:
+        if count := self._failures:
+            seconds = end - self._failing_since
             log.info(
                 "otlp_push_recovered",
                 reason=self._reason,
-                failed_pushes=self._failures,
-                after_seconds=end - self._failing_since,
+                failed_pushes=count,
+                after_seconds=seconds,
             )
         self._failures = 0

@@ -1,13 +1,13 @@
 """Pushes to an OTLP receiver: retries, failures, and what is logged and counted."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from fake_clock import fake_clock, fake_time, wall
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -57,109 +57,82 @@ async def retry_at(request: web.Request) -> web.Response:
     return web.Response(status=503, headers={"Retry-After": formatdate(wall() + 20, usegmt=True)})
 
 
-def partial(rejected: int) -> bytes:
+def partial(rejected: int) -> Reply:
     reply = ExportMetricsServiceResponse()
     reply.partial_success.rejected_data_points = rejected
     reply.partial_success.error_message = "canary-of-the-receiver"
-    return reply.SerializeToString()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  on virtual time
-        await asyncio.sleep(0.1)
-
-
-def points(metric: Any) -> int:
-    return len(getattr(metric, metric.WhichOneof("data")).data_points)
+    return status(200, reply.SerializeToString())
 
 
 class Trial:
-    """A receiver, and a pusher that pushes every minute."""
+    """A receiver, and what it got from a pusher that pushes every minute."""
 
-    def __init__(self, replies: list[Reply]) -> None:
-        self.replies = replies
-        """What is answered; the last one again and again."""
-        self.requests: list[tuple[float, Mapping[str, str], ExportMetricsServiceRequest]] = []
-        """Time since the start, headers and message."""
+    def __init__(self, replies: tuple[Reply, ...], headers: list[Mapping[str, str] | None]) -> None:
+        self.replies, self.headers = list(replies), headers
+        """For each request or push, the last one again and again; None: they cannot be read."""
+        self.requests: list[tuple[float, Mapping[str, str], Any]] = []
+        """Time since the start, headers and metrics."""
+        self.logs: list[Any] = []
         self.metrics = SelfMetrics(process=False)
-        self.headers: Mapping[str, str] | None = TOKEN
-        """None: their file cannot be read."""
-        self.start = asyncio.get_running_loop().time()
+        self.start = wall()
 
     async def receive(self, request: web.Request) -> web.StreamResponse:
-        message = ExportMetricsServiceRequest.FromString(await request.read())
-        self.requests.append((self.time(), request.headers, message))
-        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        return await reply(request)
+        message: Any = ExportMetricsServiceRequest.FromString(await request.read())
+        metrics = message.resource_metrics[0].scope_metrics[0].metrics
+        self.requests.append((wall() - self.start, request.headers, metrics))
+        return await next_of(self.replies)(request)
 
     def read_headers(self) -> Mapping[str, str]:
-        if self.headers is None:
+        headers = next_of(self.headers)
+        if headers is None:
             raise SettingsError(["cannot read"])
-        return self.headers
-
-    @property
-    def sent(self) -> list[Any]:
-        """The metrics of each request."""
-        return [x.resource_metrics[0].scope_metrics[0].metrics for _, _, x in self.requests]
-
-    def time(self) -> float:
-        return asyncio.get_running_loop().time() - self.start
+        return headers
 
     def value(self, name: str, **labels: str) -> float:
         value = self.metrics.registry.get_sample_value(f"thousandeyes_exporter_otlp_{name}", labels)
         assert value is not None
         return value
 
-    async def pushed(self, pushes: int = 1) -> None:
-        """Wait until so many pushes have ended."""
-        await until(lambda: self.value("pushes_total") >= pushes)
+
+def next_of(values: list[Any]) -> Any:
+    return values.pop(0) if len(values) > 1 else values[0]
 
 
-@asynccontextmanager
-async def pushing(*replies: Reply) -> AsyncIterator[Trial]:
-    trial, clock = Trial(list(replies)), fake_clock()
-    app = web.Application()
+async def push(*replies: Reply, count: int = 1, headers: Any = (TOKEN,)) -> Trial:
+    """Push some times; without replies, to a port that nothing listens on."""
+    trial, clock, app = Trial(replies, list(headers)), fake_clock(), web.Application()
     app.router.add_post("/v1/metrics", trial.receive)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/metrics"
-    if not replies:
-        await runner.cleanup()
-    publisher = SnapshotPublisher(1, Any, trial.metrics)
-    config = PushConfig(url, trial.read_headers, 60.0, "host:9350", clock.wall())
-    task = asyncio.create_task(Pusher(config, publisher, trial.metrics, clock).run())
-    try:
-        yield trial
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await runner.cleanup()
+    async with TestServer(app) as server:
+        url = str(server.make_url("/v1/metrics")) if replies else "http://127.0.0.1:1/"
+        publisher = SnapshotPublisher(1, Any, trial.metrics)
+        config = PushConfig(url, trial.read_headers, 60.0, "host:9350", clock.wall())
+        with capture_logs() as trial.logs:
+            task = asyncio.create_task(Pusher(config, publisher, trial.metrics, clock).run())
+            while trial.value("pushes_total") < count:  # noqa: ASYNC110  on virtual time
+                await asyncio.sleep(0.1)
+            task.cancel()
+            await asyncio.wait([task])
+    assert "canary" not in repr(trial.logs)
+    return trial
 
 
 @fake_time
 async def test_pushes_every_minute_with_headers_and_current_values() -> None:
-    async with pushing(status(200), status(204)) as trial:
-        with capture_logs() as logs:
-            await trial.pushed(3)
-        assert [round(time) for time, _, _ in trial.requests] == [0, 60, 120]
-        for _, headers, _ in trial.requests:
-            assert headers["Authorization"] == TOKEN["Authorization"]
-            assert headers["Content-Type"] == "application/x-protobuf"
-            assert headers["Content-Encoding"] == "gzip"
-            assert headers["Accept-Encoding"] == "identity"
-        (pushes,) = (
-            m for m in trial.sent[2] if m.name == "thousandeyes_exporter_otlp_pushes_total"
-        )
-        (point,) = pushes.sum.data_points
-        assert point.as_double == 2
-        assert point.time_unix_nano - point.start_time_unix_nano == pytest.approx(120e9, abs=1e9)
-        assert trial.value("last_push_success_timestamp_seconds") == pytest.approx(wall(), abs=1)
-        sizes = [sum(map(points, message)) for message in trial.sent]
-        assert trial.value("data_points_total") == sum(sizes) > 0
-        assert trial.value("push_failures_total", reason="timeout") == 0
-        assert logs == []
+    trial = await push(status(200), status(204), count=3)
+    assert trial.logs == []
+    assert [round(time) for time, _, _ in trial.requests] == [0, 60, 120]
+    for _, headers, _ in trial.requests:
+        assert headers["Authorization"] == TOKEN["Authorization"]
+        assert headers["Content-Type"] == "application/x-protobuf"
+        assert headers["Content-Encoding"] == "gzip"
+    last = {each.name: each for each in trial.requests[2][2]}
+    (point,) = last["thousandeyes_exporter_otlp_pushes_total"].sum.data_points
+    assert point.as_double == 2
+    assert point.time_unix_nano - point.start_time_unix_nano == pytest.approx(120e9, abs=1e9)
+    assert trial.value("last_push_success_timestamp_seconds") == pytest.approx(
+        trial.start + 120, abs=1
+    )
+    assert trial.value("push_failures_total", reason="timeout") == 0
 
 
 @pytest.mark.parametrize(
@@ -177,13 +150,11 @@ async def test_pushes_every_minute_with_headers_and_current_values() -> None:
 )
 @fake_time
 async def test_retries(first: Reply, seconds: int | None) -> None:
-    async with pushing(first, status(200)) as trial:
-        with capture_logs() as logs:
-            await trial.pushed()
-        assert (len(trial.requests), logs) == (2, [])
-        assert trial.requests[0][2] == trial.requests[1][2]
-        if seconds:
-            assert trial.requests[1][0] == pytest.approx(seconds, abs=1.5)
+    trial = await push(first, status(200))
+    assert trial.logs == []
+    (_, _, sent), (time, _, sent_again) = trial.requests
+    assert sent == sent_again
+    assert seconds is None or time == pytest.approx(seconds, abs=1.5)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +164,6 @@ async def test_retries(first: Reply, seconds: int | None) -> None:
         (status(429, Retry_After="60"), "unavailable", [1]),
         (status(429, Retry_After="9" * 400), "unavailable", [1]),
         (status(400), "rejected", [1]),
-        (status(404), "rejected", [1]),
         (status(500), "rejected", [1]),
         (status(401), "auth", [1]),
         (status(403), "auth", [1]),
@@ -207,58 +177,36 @@ async def test_retries(first: Reply, seconds: int | None) -> None:
 )
 @fake_time
 async def test_failures(reply: Reply | None, reason: str, requests: Any) -> None:
-    async with pushing(*([reply] if reply else [])) as trial:
-        with capture_logs() as logs:
-            await trial.pushed()
-        assert trial.time() < 61
-        assert len(trial.requests) in requests
-        assert [(each["event"], each["reason"]) for each in logs] == [("otlp_push_failed", reason)]
-        assert logs[0]["hint"]
-        assert "canary" not in repr(logs)
-        assert trial.value("push_failures_total", reason=reason) == 1
-        assert trial.value("last_push_success_timestamp_seconds") == 0
+    trial = await push(*([reply] if reply else []))
+    (log,) = trial.logs
+    assert log["seconds"] < 61
+    assert len(trial.requests) in requests
+    assert (log["event"], log["reason"]) == ("otlp_push_failed", reason)
+    assert log["hint"]
+    assert trial.value("push_failures_total", reason=reason) == 1
+    assert trial.value("last_push_success_timestamp_seconds") == 0
 
 
 @fake_time
-async def test_recovers() -> None:
-    async with pushing(status(400), status(401), status(200)) as trial:
-        with capture_logs() as logs:
-            await trial.pushed(4)
-    assert [each["event"] for each in logs] == ["otlp_push_failed"] * 2 + ["otlp_push_recovered"]
-    assert (logs[2]["failed_pushes"], logs[2]["reason"]) == (2, "auth")
-    assert logs[2]["after_seconds"] == pytest.approx(120, abs=1)
+async def test_recovers_with_headers_that_are_read_for_every_push() -> None:
+    new = {"X-Scope-OrgID": "7"}
+    trial = await push(status(400), status(200), count=4, headers=[TOKEN, None, new])
+    assert [each.get("X-Scope-OrgID") for _, each, _ in trial.requests] == [None, "7", "7"]
+    events = [(each["event"], each["reason"]) for each in trial.logs]
+    failed = [("otlp_push_failed", "rejected"), ("otlp_push_failed", "auth")]
+    assert events == [*failed, ("otlp_push_recovered", "auth")]
+    assert trial.logs[2]["failed_pushes"] == 2
+    assert trial.logs[2]["after_seconds"] == pytest.approx(120, abs=1)
 
 
 @pytest.mark.parametrize("reported", [3, -1, 10**12])
 @fake_time
 async def test_rejected_data_points_are_counted(reported: int) -> None:
-    async with pushing(status(200, partial(reported)), status(200)) as trial:
-        with capture_logs() as logs:
-            await trial.pushed()
-        counted = min(max(reported, 0), sum(map(points, trial.sent[0])))
-        found = [(each["event"], each["data_points"]) for each in logs]
-        assert found == [("otlp_data_points_rejected", counted)] * bool(counted)
-        assert "canary" not in repr(logs)
-        assert trial.value("data_points_rejected_total") == counted
-        assert trial.value("push_failures_total", reason="rejected") == 0
-
-
-@fake_time
-async def test_headers_are_read_for_every_push() -> None:
-    async with pushing(status(200)) as trial:
-        await trial.pushed()
-        trial.headers = None
-        with capture_logs() as logs:
-            await trial.pushed(2)
-        assert [each["reason"] for each in logs] == ["auth"]
-        trial.headers = {"X-Scope-OrgID": "7"}
-        await trial.pushed(3)
-        assert trial.requests[-1][1]["X-Scope-OrgID"] == "7"
-        assert len(trial.requests) == 2
-
-
-@fake_time
-async def test_a_running_push_ends_at_once() -> None:
-    async with pushing(hang) as trial:
-        await until(lambda: bool(trial.requests))
-    assert trial.time() < 2
+    trial = await push(partial(reported))
+    data = [getattr(each, each.WhichOneof("data")) for each in trial.requests[0][2]]
+    sent = sum(len(each.data_points) for each in data)
+    rejected = min(max(reported, 0), sent)
+    found = [(each["event"], each["data_points"]) for each in trial.logs]
+    assert found == [("otlp_data_points_rejected", rejected)] * bool(rejected)
+    assert trial.value("data_points_rejected_total") == rejected
+    assert trial.value("data_points_total") == sent - rejected
