@@ -41,4 +41,4 @@ stand_in() {
 
 buildah inspect --type image "$base" >/dev/null 2>&1 || buildah pull --quiet "$base" 2>/dev/null || stand_in
 buildah rmi $image >/dev/null 2>&1 || true
-buildah bud --isolation chroot --pull-never --format docker --quiet --tag $image .
+buildah bud --layers --isolation chroot --pull-never --format docker --quiet --tag $image .
