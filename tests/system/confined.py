@@ -14,7 +14,6 @@ import sys
 
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 EQUAL, MASKED_EQUAL = 4, 7
-SHM_EXEC = 0o100000
 
 
 class Condition(ctypes.Structure):
@@ -26,30 +25,24 @@ class Condition(ctypes.Structure):
     ]
 
 
-def unset(argument: int, bit: int) -> Condition:
-    return Condition(argument, MASKED_EQUAL, bit, 0)
-
-
 def confine(calls: list[str], families: list[str]) -> None:
     """Allow only these system calls in this process and its successors."""
     seccomp = ctypes.CDLL("libseccomp.so.2", use_errno=True)
     seccomp.seccomp_init.restype = ctypes.c_void_p
     context = ctypes.c_void_p(seccomp.seccomp_init(ERRNO | errno.EPERM))
-    sockets = [[Condition(0, EQUAL, getattr(socket, family), 0)] for family in families]
-    conditions = {
-        "socket": sockets,
-        "mmap": [[unset(2, mmap.PROT_EXEC)], [unset(2, mmap.PROT_WRITE)]],
-        "mprotect": [[unset(2, mmap.PROT_EXEC)]],
-        "pkey_mprotect": [[unset(2, mmap.PROT_EXEC)]],
-        "shmat": [[unset(2, SHM_EXEC)]],
+    not_executable, not_writable = (
+        Condition(2, MASKED_EQUAL, bit, 0) for bit in (mmap.PROT_EXEC, mmap.PROT_WRITE)
+    )
+    rules: dict[str, list[list[Condition]]] = {
+        **{name: [[]] for name in calls},
+        "socket": [[Condition(0, EQUAL, getattr(socket, family), 0)] for family in families],
+        "mmap": [[not_executable], [not_writable]],
+        "mprotect": [[not_executable]],
     }
-    for name in calls:
+    for name, alternatives in rules.items():
         number = seccomp.seccomp_syscall_resolve_name(name.encode())
-        if number < 0:  # not on this architecture
-            continue
-        for each in conditions.get(name, [[]]):
-            array = (Condition * len(each))(*each)
-            rule = (context, ALLOW, number, len(each), array)
+        for each in alternatives if number >= 0 else ():  # others are of another architecture
+            rule = (context, ALLOW, number, len(each), (Condition * len(each))(*each))
             assert seccomp.seccomp_rule_add_array(*rule) == 0, name
     assert seccomp.seccomp_load(context) == 0
 
