@@ -95,51 +95,52 @@ def test_pod_meets_the_restricted_security_standard(example: str) -> None:
     assert spec["automountServiceAccountToken"] is spec["enableServiceLinks"] is False
     assert not {"Secret", "Role", "ClusterRole", "RoleBinding"} & set(objects)
     assert all(mount["readOnly"] for mount in container["volumeMounts"])
-    mounted = {mount["name"] for mount in container["volumeMounts"]}
-    assert mounted == {volume["name"] for volume in spec["volumes"]}
-    for volume in spec["volumes"]:
-        source = volume.get("projected") or (volume["name"] == "web" and volume["secret"])
-        assert not source or source["defaultMode"] == 0o440
+    sources = [each.get("projected", each.get("secret", {})) for each in spec["volumes"][:2]]
+    assert {each.get("defaultMode", 0o440) for each in sources} == {0o440}
 
 
 @every_example
 def test_objects_select_the_pod_and_its_port(example: str) -> None:
     objects = by_kind(example)
-    template, service = objects["Deployment"]["spec"]["template"], objects["Service"]
+    specs = {kind: each["spec"] for kind, each in objects.items() if "spec" in each}
     (port,) = (each["name"] for each in pod(objects)[1]["ports"])
-    assert [each["targetPort"] for each in service["spec"]["ports"]] == [port]
-    selectors = [service["spec"]["selector"]]
-    for kind in {"Deployment", "PodDisruptionBudget", "PodMonitor"} & set(objects):
-        selectors += [objects[kind]["spec"]["selector"]["matchLabels"]]
-    if policy := objects.get("NetworkPolicy", {}).get("spec"):
+    assert [each["targetPort"] for each in specs["Service"]["ports"]] == [port]
+    kinds = {"Deployment", "PodDisruptionBudget", "PodMonitor"} & set(specs)
+    selectors = [specs["Service"]["selector"]]
+    selectors += [specs[kind]["selector"]["matchLabels"] for kind in kinds]
+    if policy := specs.get("NetworkPolicy"):
         selectors += [policy["podSelector"]["matchLabels"]]
         assert policy["policyTypes"] == ["Ingress", "Egress"]
         assert [rule["ports"] for rule in policy["ingress"]] == [[{"port": port}]]
-    labels = template["metadata"]["labels"].items()
+    labels = specs["Deployment"]["template"]["metadata"]["labels"].items()
     assert all(selector and selector.items() <= labels for selector in selectors)
 
 
 @pytest.mark.parametrize(
-    ("example", "ports"),
-    [(TOKEN, {443}), ("proxy", {3128}), ("proxy-password", {3128}), ("all", {443, 3128, 8443})],
+    ("example", "ports"), [(TOKEN, {443}), ("proxy", {3128}), ("all", {443, 3128, 8443})]
 )
 def test_network_policy_allows_dns_and_the_api(example: str, ports: set[int]) -> None:
-    policy = by_kind(example)["NetworkPolicy"]["spec"]
-    egress = [{port["port"] for port in rule["ports"]} for rule in policy["egress"]]
-    assert egress == [{53, 5353}, ports]
+    rules = by_kind(example)["NetworkPolicy"]["spec"]["egress"]
+    assert [{port["port"] for port in rule["ports"]} for rule in rules] == [{53, 5353}, ports]
 
 
-@pytest.mark.parametrize("example", ["operator", "tls", "all"])
-def test_monitor_scrapes_the_metrics_in_the_job_of_the_rules(example: str) -> None:
+@pytest.mark.parametrize(
+    ("example", "kind", "scheme", "path"),
+    [
+        ("operator", "ServiceMonitor", "http", "/metrics"),
+        ("tls", "ServiceMonitor", "https", "/metrics"),
+        ("all", "PodMonitor", "https", "/thousandeyes/metrics"),
+    ],
+)
+def test_monitor_scrapes_the_metrics_in_the_job_of_the_rules(
+    example: str, kind: str, scheme: str, path: str
+) -> None:
     objects = by_kind(example)
-    service, monitor = objects["Service"], objects.get("ServiceMonitor") or objects["PodMonitor"]
-    (endpoint,) = monitor["spec"].get("endpoints") or monitor["spec"]["podMetricsEndpoints"]
-    selector = monitor["spec"]["selector"]["matchLabels"]
-    assert selector.items() <= service["metadata"]["labels"].items()
+    service, monitor = objects["Service"], objects[kind]["spec"]
+    (endpoint,) = monitor.get("endpoints") or monitor["podMetricsEndpoints"]
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert endpoint["port"] == service["spec"]["ports"][0]["name"]
-    assert endpoint["scheme"] == ("http" if example == "operator" else "https")
-    web = EXAMPLES[example].get("settings", {}).get("web", {})
-    assert endpoint["path"] == web.get("telemetry_path", "/metrics")
+    assert (endpoint["scheme"], endpoint["path"]) == (scheme, path)
     job = endpoint["relabelings"][0]["replacement"]
     assert set(re.findall('job="([^"]+)"', RULES.read_text())) == {job}
     config = yaml.safe_load(RULES.with_name("prometheus.yml").read_text())
@@ -150,13 +151,11 @@ def test_pods_are_probed_and_replaced_when_the_new_one_is_ready() -> None:
     objects = by_kind(TOKEN)
     update = {"maxSurge": 1, "maxUnavailable": 0}
     assert objects["Deployment"]["spec"]["strategy"]["rollingUpdate"] == update
-    _, plain = pod(objects)
-    assert plain["livenessProbe"]["httpGet"] == {"path": "/-/healthy", "port": "metrics"}
-    assert plain["readinessProbe"]["httpGet"] == {"path": "/-/ready", "port": "metrics"}
-    _, secured = pod(by_kind("tls"))
-    *script, path = secured["livenessProbe"]["exec"]["command"]
-    assert path == "/-/healthy"
-    assert json.dumps(script) in (ROOT / "Dockerfile").read_text()
+    for probe, path in (("livenessProbe", "/-/healthy"), ("readinessProbe", "/-/ready")):
+        assert pod(objects)[1][probe]["httpGet"] == {"path": path, "port": "metrics"}
+        *script, requested = pod(by_kind("tls"))[1][probe]["exec"]["command"]
+        assert requested == path
+        assert json.dumps(script) in (ROOT / "Dockerfile").read_text()
 
 
 def test_two_releases_do_not_share_names_or_pods() -> None:
@@ -171,13 +170,12 @@ def test_two_releases_do_not_share_names_or_pods() -> None:
 def test_exporter_accepts_its_settings(example: str, tmp_path: Path) -> None:
     objects = by_kind(example)
     spec, container = pod(objects)
-    settings = objects["ConfigMap"]["data"]["settings.yml"]
-    config, *arguments = container["args"]
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    text = "\n".join([*container["args"], objects["ConfigMap"]["data"]["settings.yml"]])
     for name, path in sorted(mounts.items(), reverse=True):  # web before settings, its prefix
         (tmp_path / name).mkdir()
-        settings = settings.replace(f"{path}/", f"{tmp_path / name}/")
-        config = config.replace(f"{path}/", f"{tmp_path / name}/")
+        text = text.replace(f"{path}/", f"{tmp_path / name}/")
+    *arguments, settings = text.split("\n", len(container["args"]))
     (tmp_path / "settings/settings.yml").write_text(settings)
     for source in spec["volumes"][0]["projected"]["sources"]:
         for item in next(iter(source.values())).get("items", []):
@@ -185,16 +183,14 @@ def test_exporter_accepts_its_settings(example: str, tmp_path: Path) -> None:
             (tmp_path / "settings" / item["path"]).write_text(content)
     if "web" in mounts:
         (tmp_path / "web" / EXAMPLES[example]["webConfig"].get("key", "web-config.yml")).touch()
-    env = {
-        each["name"]: each.get("value", "http://me:pw@proxy") for each in container.get("env", [])
-    }
-    loaded = load([config, *arguments], env)
+    variables = container.get("env", [])
+    env = {each["name"]: each.get("value", "http://me:pw@proxy") for each in variables}
+    loaded = load(arguments, env)
     assert loaded.settings.web.listen_address.port == container["ports"][0]["containerPort"]
     assert (loaded.settings.api.token_file is None) == (example == "demo")
     groups = EXAMPLES[example].get("settings", {}).items()
     given = {f"{group}.{field}" for group, fields in groups for field in fields}
     given |= {each.name for each in reference() if each.variable in env}
-    given |= {each.name for each in reference() if f"{each.flag}=" in " ".join(arguments)}
     assert given <= {name for name, origin in loaded.origins.items() if origin != "default"}
 
 
@@ -239,12 +235,10 @@ def test_invalid_values_are_rejected(value: str, message: str) -> None:
 
 def test_rules_and_dashboards_are_those_of_the_project() -> None:
     objects = render("operator")
-    rule = next(each for each in objects if each["kind"] == "PrometheusRule")
-    assert rule["spec"] == yaml.safe_load(RULES.read_text())
-    dashboards: dict[str, Any] = {}
-    for each in objects:
-        if "grafana_dashboard" in each["metadata"]["labels"]:
-            dashboards |= {name: json.loads(text) for name, text in each["data"].items()}
+    (rule,) = (each["spec"] for each in objects if each["kind"] == "PrometheusRule")
+    assert rule == yaml.safe_load(RULES.read_text())
+    maps = [each for each in objects if "grafana_dashboard" in each["metadata"]["labels"]]
+    dashboards = {name: json.loads(text) for each in maps for name, text in each["data"].items()}
     files = (ROOT / "grafana/dashboards").glob("*.json")
     assert dashboards == {path.name: json.loads(path.read_text()) for path in files}
 
