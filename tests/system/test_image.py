@@ -3,9 +3,11 @@
 import asyncio
 import json
 import re
+import socket
 import subprocess
 import uuid
 from asyncio.subprocess import DEVNULL
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ RUN = (
     # The limits of the host may be lower than the defaults for containers.
     *("--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000"),
 )
+UNIT = ROOT / "deploy/systemd/thousandeyes-exporter.service"
 MAX_SIZE = 150_000_000
 """Bytes that the image adds to its base."""
 
@@ -93,23 +96,63 @@ async def test_runs_as_any_user_and_reports_invalid_settings() -> None:
     assert "api.token_file" in await run(*PODMAN, *RUN, *flags, IMAGE, code=2)
 
 
+async def seccomp_profile() -> str:
+    """Return the restrictions of the systemd unit on system calls as a profile of containers."""
+    output = await run("systemd-analyze", "syscall-filter", "--no-pager")
+    sets = {
+        name: re.findall(r"^ +([@\w-]+)$", members, re.MULTILINE)
+        for name, members in re.findall(r"^(@\S+)\n((?: .*\n)+)", output, re.MULTILINE)
+    }
+
+    def calls(*names: str) -> Iterator[str]:
+        for name in names:
+            yield from calls(*sets[name]) if name in sets else [name]
+
+    def allow(*names: str, **condition: Any) -> dict[str, Any]:
+        args = [condition] if condition else []
+        return {"names": names, "action": "SCMP_ACT_ALLOW", "args": args}
+
+    unit = UNIT.read_text()
+    first, second = re.findall("^SystemCallFilter=~?(.*)$", unit, re.MULTILINE)
+    permitted = {*calls(first, "@default")} - {*calls(*second.split())}
+    families = re.findall(
+        "AF_\\w+", unit.partition("RestrictAddressFamilies=")[2].partition("\n")[0]
+    )
+    assert "MemoryDenyWriteExecute=yes" in unit
+    executable, writable = (
+        {"index": 2, "value": bit, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"} for bit in (4, 2)
+    )
+    rules = [
+        allow(*permitted - {"socket", "mmap", "mprotect"}),
+        *(allow("socket", index=0, value=getattr(socket, f), op="SCMP_CMP_EQ") for f in families),
+        *(allow("mmap", "mprotect", **executable), allow("mmap", **writable)),
+    ]
+    return json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules})
+
+
 async def test_demo_runs_without_privileges_and_stops_at_sigterm(
-    image: dict[str, Any], name: str
+    image: dict[str, Any], name: str, tmp_path: Path
 ) -> None:
+    """It runs under the system call filter of the systemd unit, too."""
+    profile = tmp_path / "seccomp.json"
+    profile.write_text(await seccomp_profile())
     address, execute = f"127.0.0.1:{free_port()}", (*PODMAN, "exec", name)
+    limits = ("--network=host", f"--security-opt=seccomp={profile}", f"--name={name}")
     flags = (f"--web.listen-address={address}", "--simulator.listen-address=127.0.0.1:0", "demo")
-    command = (*PODMAN, *RUN, "--network=host", f"--name={name}", IMAGE, *flags)
+    command = (*PODMAN, *RUN, *limits, IMAGE, *flags)
     async with running(*command, address=address, seconds=60) as server:
         text = await server.get("/metrics")
         assert text.count("\nthousandeyes_endpoint_sessions{") > 100
         await run(*execute, *health_check(image))
         status = await run(*execute, "cat", "/proc/1/status")
-        assert re.findall("^(?:Uid|Cap(?:Bnd|Eff|Prm)):\t(\\w+)", status, re.MULTILINE) == [
-            "65532",
-            *["0" * 16] * 3,
-        ]
-        output = await run(*execute, "touch", "/opt/file", code=1)
-        assert "Read-only file system" in output
+        ids = re.findall("^(?:Uid|Cap(?:Bnd|Eff|Prm)):\t(\\w+)", status, re.MULTILINE)
+        assert ids == ["65532", *["0" * 16] * 3]
+        for code, message in (
+            ("open('/opt/file', 'w')", "Read-only file system"),
+            ("import mmap; mmap.mmap(-1, 4096, prot=6)", "Operation not permitted"),
+            ("import socket; socket.socket(socket.AF_NETLINK)", "Operation not permitted"),
+        ):
+            assert message in await run(*execute, "python", "-c", code, code=1)
     assert server.process.returncode == 0
 
 
