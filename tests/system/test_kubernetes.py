@@ -41,9 +41,8 @@ def helm(command: str, example: str, *arguments: str, code: int = 0) -> str:
     return done.stdout
 
 
-def render(example: str, *arguments: str, release: str = "test") -> list[dict[str, Any]]:
-    output = helm(f"template {release}", example, *arguments)
-    return [each for each in yaml.safe_load_all(output) if each]
+def render(example: str, *arguments: str) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all(helm("template test", example, *arguments)) if each]
 
 
 def by_kind(example: str, *arguments: str) -> dict[str, dict[str, Any]]:
@@ -151,14 +150,6 @@ def test_pods_are_probed_and_replaced_when_the_new_one_is_ready() -> None:
         *script, requested = pod(by_kind("tls"))[1][probe]["exec"]["command"]
         assert requested == path
         assert json.dumps(script) in (ROOT / "Dockerfile").read_text()
-
-
-def test_two_releases_do_not_share_names_or_pods() -> None:
-    both = [render("operator", release=release) for release in ("emea", "apac")]
-    names = [{(each["kind"], each["metadata"]["name"]) for each in objects} for objects in both]
-    assert not names[0] & names[1]
-    services = [each["spec"] for objects in both for each in objects if each["kind"] == "Service"]
-    assert services[0]["selector"] != services[1]["selector"]
 
 
 @every_example

@@ -49,15 +49,6 @@ def group(aid: str, name: str = "", series: int = 3) -> GroupResult:
     return GroupResult(AccountGroup(aid, name), {"sessions": sessions, "agents": Result()})
 
 
-def own() -> SelfMetrics:
-    metrics = SelfMetrics()
-    metrics.initialize("7", "sessions")
-    metrics.initialize_api(["/v7/agents", "/v7/sessions"], ["dns"])
-    metrics.session_commit_delay.labels("7").observe(3)
-    metrics.session_commit_delay.labels("").observe(1e6)
-    return metrics
-
-
 def decode(body: bytes) -> list[Any]:
     message: Any = ExportMetricsServiceRequest.FromString(gzip.decompress(body))
     (resource,) = message.resource_metrics
@@ -103,7 +94,10 @@ def samples(metrics: list[Any]) -> Samples:
 
 def test_requests_have_the_samples_and_help_of_the_text() -> None:
     """A large snapshot is split into several requests."""
-    groups, metrics = [group("7", "Name"), group("8", series=8000), group("")], own()
+    groups = [group("7", "Name"), group("8", series=8000), group("")]
+    metrics = SelfMetrics()
+    metrics.session_commit_delay.labels("7").observe(3)
+    metrics.session_commit_delay.labels("").observe(1e6)
     snapshot = render(groups)
     text = text_of(snapshot.common, snapshot.tails[Format.TEXT]) + metrics.render(Format.TEXT)
     bodies, sizes = zip(
