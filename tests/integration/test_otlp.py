@@ -47,13 +47,6 @@ async def reset(request: web.Request) -> web.Response:
     return web.Response()
 
 
-async def endless(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
-    while True:
-        await response.write(bytes(100_000))
-
-
 async def retry_at(request: web.Request) -> web.Response:
     """Ask for a retry 20 s later, as a date."""
     return web.Response(status=503, headers={"Retry-After": formatdate(wall() + 20, usegmt=True)})
@@ -168,7 +161,6 @@ async def test_retries(first: Reply, seconds: int | None) -> None:
         (status(401), "auth", [1]),
         (status(307, Location="/v1/metrics"), "redirect", [1]),
         (status(200, b"<html>"), "rejected", [1]),
-        (endless, "rejected", [1]),
         (hang, "timeout", range(4, 7)),
         (reset, "reset", range(5, 60)),
         (None, "connect", [0]),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import mmap
 import re
 import socket
 import subprocess
@@ -39,10 +40,10 @@ MAX_SIZE = 150_000_000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def image() -> dict[str, Any]:
+def image() -> Any:
     """Build the image, and return its description."""
     subprocess.run([str(ROOT / "tests/system/image.sh"), str(STORE)], check=True)
-    return dict(json.loads(subprocess.check_output([*PODMAN, "image", "inspect", IMAGE]))[0])
+    return json.loads(subprocess.check_output([*PODMAN, "image", "inspect", IMAGE]))[0]
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def name() -> str:
     return f"thousandeyes-{uuid.uuid4().hex[:12]}"
 
 
-def health_check(image: dict[str, Any]) -> list[str]:
+def health_check(image: Any) -> list[str]:
     kind, *command = image["Healthcheck"]["Test"]
     assert kind == "CMD"
     return list(command)
@@ -61,18 +62,14 @@ async def test_dockerfile_has_no_lint() -> None:
     assert await run("hadolint", "--failure-threshold=style", str(ROOT / "Dockerfile")) == ""
 
 
-def test_metadata_is_that_of_the_project(image: dict[str, Any]) -> None:
+async def test_metadata_is_that_of_the_project_and_the_image_is_small(image: Any) -> None:
     config = image["Config"]
     labels = {name.rpartition(".")[2]: label for name, label in config["Labels"].items()}
     assert (labels["title"], labels["version"]) == (NAME, __version__)
     assert (ROOT / labels["documentation"].partition("/blob/main/")[2]).exists()
     assert re.fullmatch("[1-9][0-9]{4}:[1-9][0-9]{4}", config["User"])
     assert config["ExposedPorts"] == {"9350/tcp": {}}
-    assert config["Entrypoint"] == [NAME]
-    assert config.get("Cmd") is None
-
-
-async def test_image_is_small(image: dict[str, Any]) -> None:
+    assert (config["Entrypoint"], config.get("Cmd")) == ([NAME], None)
     base = re.findall("^FROM ([^ ]+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[-1]
     size = json.loads(await run(*PODMAN, "image", "inspect", base))[0]["Size"]
     assert image["Size"] - size < MAX_SIZE
@@ -108,30 +105,26 @@ async def seccomp_profile() -> str:
         for name in names:
             yield from calls(*sets[name]) if name in sets else [name]
 
-    def allow(*names: str, **condition: Any) -> dict[str, Any]:
-        args = [condition] if condition else []
-        return {"names": names, "action": "SCMP_ACT_ALLOW", "args": args}
-
     unit = UNIT.read_text()
+    assert "MemoryDenyWriteExecute=yes" in unit
     first, second = re.findall("^SystemCallFilter=~?(.*)$", unit, re.MULTILINE)
     permitted = {*calls(first, "@default")} - {*calls(*second.split())}
-    families = re.findall(
-        "AF_\\w+", unit.partition("RestrictAddressFamilies=")[2].partition("\n")[0]
-    )
-    assert "MemoryDenyWriteExecute=yes" in unit
-    executable, writable = (
-        {"index": 2, "value": bit, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"} for bit in (4, 2)
-    )
-    rules = [
-        allow(*permitted - {"socket", "mmap", "mprotect"}),
-        *(allow("socket", index=0, value=getattr(socket, f), op="SCMP_CMP_EQ") for f in families),
-        *(allow("mmap", "mprotect", **executable), allow("mmap", **writable)),
+    rules: list[tuple[list[str], dict[str, Any]]] = [
+        (["mmap", "mprotect"], {"index": 2, "value": mmap.PROT_EXEC, "op": "SCMP_CMP_MASKED_EQ"}),
+        (["mmap"], {"index": 2, "value": mmap.PROT_WRITE, "op": "SCMP_CMP_MASKED_EQ"}),
     ]
-    return json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules})
+    for family in re.findall("AF_[A-Z0-9]+", unit.partition("RestrictAddressFamilies=")[2]):
+        value = getattr(socket, family)
+        rules.append((["socket"], {"index": 0, "value": value, "op": "SCMP_CMP_EQ"}))
+    allowed = [{"names": [*permitted - {"socket", "mmap", "mprotect"}]}]
+    allowed += [{"names": names, "args": [condition]} for names, condition in rules]
+    action = {"action": "SCMP_ACT_ALLOW"}
+    syscalls = [{**each, **action} for each in allowed]
+    return json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": syscalls})
 
 
 async def test_demo_runs_without_privileges_and_stops_at_sigterm(
-    image: dict[str, Any], name: str, tmp_path: Path
+    image: Any, name: str, tmp_path: Path
 ) -> None:
     """It runs under the system call filter of the systemd unit, too."""
     profile = tmp_path / "seccomp.json"
@@ -158,7 +151,7 @@ async def test_demo_runs_without_privileges_and_stops_at_sigterm(
 
 @pytest.mark.parametrize("client_certificates", [False, True])
 async def test_health_check_uses_the_address_and_protocol_of_the_exporter(
-    client_certificates: bool, image: dict[str, Any], name: str, tmp_path: Path
+    client_certificates: bool, image: Any, name: str, tmp_path: Path
 ) -> None:
     authority = pki.Authority(tmp_path)
     authority.issue("exporter", sans="DNS:exporter.example").key.chmod(0o644)
