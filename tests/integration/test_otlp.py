@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from fake_clock import fake_clock, fake_time, wall
+from fake_clock import WALL_START, fake_clock, fake_time, wall
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -45,11 +45,6 @@ async def reset(request: web.Request) -> web.Response:
     assert request.transport
     request.transport.abort()
     return web.Response()
-
-
-async def retry_at(request: web.Request) -> web.Response:
-    """Ask for a retry 20 s later, as a date."""
-    return web.Response(status=503, headers={"Retry-After": formatdate(wall() + 20, usegmt=True)})
 
 
 def partial(rejected: int) -> Reply:
@@ -125,9 +120,8 @@ async def test_pushes_every_minute_with_headers_and_current_values() -> None:
     (point,) = last["thousandeyes_exporter_otlp_pushes_total"].sum.data_points
     assert point.as_double == 2
     assert point.time_unix_nano - point.start_time_unix_nano == pytest.approx(120e9, abs=1e9)
-    assert trial.value("last_push_success_timestamp_seconds") == pytest.approx(
-        trial.start + 120, abs=1
-    )
+    success = trial.value("last_push_success_timestamp_seconds")
+    assert success == pytest.approx(trial.start + 120, abs=1)
     assert trial.value("push_failures_total", reason="timeout") == 0
 
 
@@ -135,7 +129,7 @@ async def test_pushes_every_minute_with_headers_and_current_values() -> None:
     ("first", "seconds"),
     [
         (status(429, Retry_After="17"), 17),
-        (retry_at, 20),
+        (status(503, Retry_After=formatdate(WALL_START + 20, usegmt=True)), 20),
         (status(503), None),
         (status(504, Retry_After="soon"), None),
         (reset, None),

@@ -46,9 +46,7 @@ async def test_containers_are_hardened_and_have_health_checks() -> None:
                 assert volume["bind"]["create_host_path"] is False, volume
 
 
-async def test_prometheus_scrapes_the_exporter_and_sends_alerts_to_alertmanager(
-    tmp_path: Path,
-) -> None:
+async def test_prometheus_finds_the_exporter_and_alertmanager(tmp_path: Path) -> None:
     found = await services()
     for path, source in mounts(found["prometheus"]).items():
         assert Path(path).parent == Path("/etc/prometheus")
@@ -79,9 +77,7 @@ async def test_grafana_finds_data_source_and_dashboards() -> None:
     assert (mounted[folder] / home.name).is_file()
 
 
-async def test_the_default_exporter_is_the_demo_and_that_of_the_account_reads_the_token(
-    tmp_path: Path,
-) -> None:
+async def test_the_default_is_the_demo_and_an_account_needs_a_token(tmp_path: Path) -> None:
     others = {"prometheus", "alertmanager", "grafana"}
     demo = (await compose())["services"]
     assert demo.keys() == {"demo", *others}

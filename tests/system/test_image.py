@@ -118,8 +118,7 @@ async def seccomp_profile() -> str:
         rules.append((["socket"], {"index": 0, "value": value, "op": "SCMP_CMP_EQ"}))
     allowed = [{"names": [*permitted - {"socket", "mmap", "mprotect"}]}]
     allowed += [{"names": names, "args": [condition]} for names, condition in rules]
-    action = {"action": "SCMP_ACT_ALLOW"}
-    syscalls = [{**each, **action} for each in allowed]
+    syscalls = [{**each, "action": "SCMP_ACT_ALLOW"} for each in allowed]
     return json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": syscalls})
 
 

@@ -37,9 +37,7 @@ async def test_systemd_accepts_the_units_and_exposure_is_low(tmp_path: Path) -> 
     await analyze("security", "--offline=true", f"--threshold={MAX_EXPOSURE}", units[0])
 
 
-def test_the_unit_starts_the_exporter_with_the_token_and_retries_all_but_invalid_settings(
-    tmp_path: Path,
-) -> None:
+def test_the_unit_passes_the_token_and_retries_all_but_invalid_settings(tmp_path: Path) -> None:
     unit = dict(re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE))
     token = tmp_path / "token"
     token.write_text("0123456789abcdef\n")

@@ -94,15 +94,13 @@ def samples(metrics: list[Any]) -> Samples:
 
 def test_requests_have_the_samples_and_help_of_the_text() -> None:
     """A large snapshot is split into several requests."""
-    groups = [group("7", "Name"), group("8", series=8000), group("")]
-    metrics = SelfMetrics()
+    groups, metrics = [group("7", "Name"), group("8", series=8000), group("")], SelfMetrics()
     metrics.session_commit_delay.labels("7").observe(3)
     metrics.session_commit_delay.labels("").observe(1e6)
     snapshot = render(groups)
     text = text_of(snapshot.common, snapshot.tails[Format.TEXT]) + metrics.render(Format.TEXT)
-    bodies, sizes = zip(
-        *requests(metrics.registry.collect(), groups, PERIOD, RESOURCE), strict=True
-    )
+    own = metrics.registry.collect()
+    bodies, sizes = zip(*requests(own, groups, PERIOD, RESOURCE), strict=True)
     decoded = [decode(body) for body in bodies]
     found = [metric for each in decoded for metric in each]
     expected, actual = (
