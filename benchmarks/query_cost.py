@@ -2,7 +2,7 @@
 
 Prometheus is filled with six hours of a simulated company, up to 14:32 on a weekday: the series
 that the exporter publishes every half hour and those that the rules record, interpolated to one
-sample a minute. Then it runs all queries of each dashboard.
+sample a minute.
 """
 
 # ruff: noqa: T201
@@ -38,10 +38,9 @@ Series = dict[frozenset[tuple[str, str]], float]
 
 def published(exporter: PolledExporter) -> Series:
     """Return what Prometheus scrapes."""
-    families = text_string_to_metric_families(exporter.text())
     return {
         frozenset({"__name__": each.name, **each.labels, **TARGET}.items()): each.value
-        for family in families
+        for family in text_string_to_metric_families(exporter.text())
         for each in family.samples
     }
 

@@ -79,8 +79,7 @@ func newRegistry(folder string) *prometheus.Registry {
 		for name, value := range values(session) {
 			if gauges[name] == nil {
 				options := prometheus.GaugeOpts{Name: "thousandeyes_endpoint_" + name, Help: "Value of " + name + "."}
-				labels := []string{"aid", "agent", "site", "protocol"}
-				gauges[name] = promauto.With(registry).NewGaugeVec(options, labels)
+				gauges[name] = promauto.With(registry).NewGaugeVec(options, []string{"aid", "agent", "site", "protocol"})
 			}
 			gauges[name].WithLabelValues("1001", key[0], key[1], key[2]).Set(value)
 		}
