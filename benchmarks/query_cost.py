@@ -32,8 +32,7 @@ RULES = yaml.safe_load((ROOT / "deploy/prometheus/thousandeyes.rules.yml").read_
 TARGET = {"job": "thousandeyes", "instance": "exporter:9350"}
 INTERVALS = {"__rate_interval": "4m", "__range": "6h", "__interval": "1m"}
 START, CHUNK_SECONDS, INTERVAL = END - 6 * 3600, 1800, 60
-Series = dict[frozenset[tuple[str, str]], float]
-"""Newest value by labels."""
+Series = dict[frozenset[tuple[str, str]], float]  # newest value by labels
 
 
 def published(exporter: PolledExporter) -> Series:

@@ -34,7 +34,7 @@ def test_the_references_publish_the_same_per_session_samples(tmp_path: Path) -> 
 
 
 def test_every_measure_has_a_result(tmp_path: Path) -> None:
-    measures = list(measure(Plan(1, 1, 200, (50, 100)), tmp_path))
+    measures = list(measure(Plan(1, 1, 200, (50, 100), (50, 100)), tmp_path))
     assert {each.id for each in measures} == AT_LEAST.keys() | AT_MOST.keys()
     assert all(each.ours > 0 and each.reference > 0 for each in measures)
     assert {each.met for each in measures if each.id == "P10"} == {True}
