@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.measures import Plan, measure
 from benchmarks.programs import run
 
-QUICK = Plan(2, 2, slow_sizes=(1_000, 10_000))
+QUICK = Plan(2, 2, slow=(1_000, 10_000))
 VERSIONS = f"""
 echo "$(uname -sr),$(grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2), $(nproc) cores"
 echo "$({sys.executable} --version), $(go version), $(nginx -v 2>&1)"

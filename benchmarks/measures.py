@@ -31,7 +31,7 @@ class Plan(NamedTuple):
     seconds: int = 4
     series_sessions: int = 6000  # about 100,000 series
     sizes: Sequence[int] = (1_000, 10_000, 100_000)  # sessions of a poll
-    slow_sizes: Sequence[int] = sizes  # those compared with slow programs; agents of a company
+    slow: Sequence[int] = sizes  # those compared with slow programs; agents of a company
 
 
 class Measure(NamedTuple):
@@ -66,13 +66,13 @@ class Measure(NamedTuple):
 
 def measure(plan: Plan, folder: Path) -> Iterator[Measure]:
     """Measure everything; `folder` is for temporary files."""
-    for sessions in {plan.series_sessions, *plan.sizes, *plan.slow_sizes}:
+    for sessions in {plan.series_sessions, *plan.sizes}:
         data.write(folder / str(sessions), sessions)
     yield from throughput(plan, folder)
     yield from polls(plan, folder)
     yield from scrapes_during_polls(plan, folder)
     yield demo_memory()
-    for agents in plan.slow_sizes[:-1]:
+    for agents in plan.slow[:-1]:
         yield from asyncio.run(requests(agents))
     yield start_time(plan)
 
@@ -102,18 +102,8 @@ def polls(plan: Plan, folder: Path) -> Iterator[Measure]:
     """P4, P5, P12, P6: CPU time from pages to a compressed exposition."""
     (small, *_, large), microseconds, ours = plan.sizes, {}, partial(run, *OURS, "poll")
     for id_, sizes, against, reference in (
-        (
-            "P4",
-            plan.slow_sizes,
-            "json, pydantic, prometheus-client, gzip",
-            partial(run, *NAIVE, "poll"),
-        ),
-        (
-            "P5",
-            plan.slow_sizes[1:],
-            "Go: encoding/json, client_golang, gzip",
-            partial(run, *GO, "poll"),
-        ),
+        ("P4", plan.slow, "json, pydantic, prometheus-client, gzip", partial(run, *NAIVE, "poll")),
+        ("P5", plan.slow[1:], "Go: encoding/json, client_golang, gzip", partial(run, *GO, "poll")),
         ("P12", plan.sizes[1:], "simdjson and isal only", floor),
     ):
         for size in sizes:

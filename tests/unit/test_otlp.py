@@ -15,8 +15,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 from prometheus_client.utils import floatToGoString
 
+from exporter.account_group import AccountGroup
 from exporter.app import Exporter
-from exporter.inventory import AccountGroup
 from exporter.metrics.exposition import Format
 from exporter.metrics.families import SeriesTable
 from exporter.metrics.self_metrics import SelfMetrics
