@@ -41,6 +41,7 @@ HINTS: dict[PushReason, str] = {
 REQUEST_SECONDS = 10.0
 """The default of https://opentelemetry.io/docs/specs/otel/protocol/exporter/."""
 MAX_BACKOFF_SECONDS = 5.0
+MAX_RESPONSE_BYTES = 65_536
 
 stamina.instrumentation.set_on_retry_hooks([])  # only a push that failed is logged
 
@@ -159,7 +160,10 @@ class Pusher:
             ) as response:
                 if response.status // 100 != 2:
                     raise self._status_error(response)
-                reply = ExportMetricsServiceResponse.FromString(await response.read())
+                content = b""
+                while chunk := await response.content.read(MAX_RESPONSE_BYTES - len(content)):
+                    content += chunk
+                reply = ExportMetricsServiceResponse.FromString(content)
                 return reply.partial_success.rejected_data_points
         except DecodeError:
             failure = PushError("rejected", "the response is not that of an OTLP receiver")

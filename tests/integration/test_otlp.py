@@ -47,10 +47,10 @@ async def reset(request: web.Request) -> web.Response:
     return web.Response()
 
 
-def partial(rejected: int) -> Reply:
+def partial(rejected: int, size: int = 1) -> Reply:
     reply = ExportMetricsServiceResponse()
     reply.partial_success.rejected_data_points = rejected
-    reply.partial_success.error_message = "canary-of-the-receiver"
+    reply.partial_success.error_message = "canary-of-the-receiver" * size
     return status(200, reply.SerializeToString())
 
 
@@ -155,6 +155,7 @@ async def test_retries(first: Reply, seconds: int | None) -> None:
         (status(401), "auth", [1]),
         (status(307, Location="/v1/metrics"), "redirect", [1]),
         (status(200, b"<html>"), "rejected", [1]),
+        (partial(0, size=10_000), "rejected", [1]),  # too large
         (hang, "timeout", range(4, 7)),
         (reset, "reset", range(5, 60)),
         (None, "connect", [0]),
