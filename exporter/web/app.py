@@ -1,7 +1,6 @@
 """HTTP endpoints: metrics, health checks and the status page."""
 
 import asyncio
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -16,7 +15,7 @@ from exporter.metrics.self_metrics import SelfMetrics
 from exporter.web.auth import Authenticator
 from exporter.web.negotiation import accepts_gzip, select_format
 from exporter.web.server import HEADERS, Connection
-from exporter.web.status import CONTENT_SECURITY_POLICY, StatusView, render
+from exporter.web.status import StatusView, content_security_policy, render
 
 CHUNK_SIZE = 1024 * 1024
 """Bytes that are sent to one client before others are served."""
@@ -26,7 +25,6 @@ MIN_STALL = 1.0
 """Seconds without progress after which a response makes room for another scrape."""
 SELF_METRICS_TTL = 1.0
 """Seconds for which rendered metrics of the exporter itself are reused."""
-_HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
 log = structlog.get_logger()
 
 
@@ -129,7 +127,7 @@ def create_app(
 
     async def status_page(_: web.Request) -> web.Response:
         text = await asyncio.to_thread(render, await state.status())
-        headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+        headers = {"Content-Security-Policy": content_security_policy(text)}
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     @web.middleware
@@ -137,9 +135,6 @@ def create_app(
         connection = cast("Connection", request.protocol)
         connection.is_busy = True
         try:
-            if not _HOST.fullmatch(request.headers.get("Host", "")):
-                log.warning("malformed_request", problem="Host")
-                raise web.HTTPBadRequest(text="malformed HTTP request\n")
             if authenticator:
                 await authenticator.authorize(request)
             return await handler(request)
@@ -169,8 +164,8 @@ def create_app(
 async def _send_metrics(
     request: web.Request, connection: Connection, cache: ExpositionCache
 ) -> web.StreamResponse:
-    format_ = select_format(",".join(request.headers.getall("Accept", ())))
-    gzip = accepts_gzip(",".join(request.headers.getall("Accept-Encoding", ())))
+    format_ = select_format(request.headers.get("Accept", ""))
+    gzip = accepts_gzip(request.headers.get("Accept-Encoding", ""))
     body = cache.body(format_)
     headers = {"Content-Type": format_.value, "Vary": "Accept, Accept-Encoding"}
     response = web.StreamResponse(headers=headers)

@@ -8,15 +8,18 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import jinja2
 import numpy as np
 
 from exporter import NAME, __version__
 from exporter.account_group import AccountGroup
 from exporter.errors import PollError
 from exporter.sources.results import PollRecord
+
+if TYPE_CHECKING:
+    import jinja2
 
 DOCS = "https://github.com/thousandeyes-exporter/thousandeyes-exporter"
 FIRST_SITES = 20
@@ -120,7 +123,17 @@ class StatusView:
 
 def render(view: StatusView) -> str:
     """Return the page."""
-    return _ENVIRONMENT.get_template("status.html").render(view=view)
+    return _template().render(view=view)
+
+
+def content_security_policy(page: str) -> str:
+    """Return the policy of a page: nothing but its own style, by its hash, and its icon."""
+    style = page.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"frame-ancestors 'none'; style-src 'sha256-{digest}'"
+    )
 
 
 def worst_first(sites: Sequence[SiteView]) -> list[SiteView]:
@@ -155,23 +168,20 @@ def _utc(seconds: float, unit: Literal["m", "s"] = "s") -> str:
     return str(text).replace("T", " ")
 
 
-_LOADER = jinja2.PackageLoader("exporter", "web")
-_ENVIRONMENT = jinja2.Environment(
-    loader=_LOADER,
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 _FILTERS = {"axis": _axis, "duration": _duration, "number": _number, "utc": _utc}
-_ENVIRONMENT.filters.update(_FILTERS, worst_first=worst_first)
-_ENVIRONMENT.globals.update(name=NAME, version=__version__, documentation=DOCS)
-_ENVIRONMENT.globals.update(quantities=QUANTITIES, rows=FIRST_SITES)
-_SOURCE, *_ = _LOADER.get_source(_ENVIRONMENT, "status.html")
-_STYLE = _SOURCE.partition("<style>")[2].partition("</style>")[0]
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; style-src 'sha256-"
-    f"{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
-)
-"""The policy of the page: nothing but its own style, by its hash, and its icon."""
+_GLOBALS = {"name": NAME, "version": __version__, "documentation": DOCS, "rows": FIRST_SITES}
+
+
+@cache
+def _template() -> "jinja2.Template":
+    import jinja2  # noqa: PLC0415  start time and memory of exporters whose page nobody reads
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("exporter", "web"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(_FILTERS, worst_first=worst_first)
+    return environment.get_template("status.html", globals=_GLOBALS | {"quantities": QUANTITIES})
