@@ -1,142 +1,81 @@
 """The status page in a browser: in every state, light and dark, on a wide and a narrow screen."""
 
-import asyncio
-import itertools
+import html
 import json
-import math
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import aiohttp
-from system.servers import ROOT, tool
-from web_server import FakeState, serve
+import pytest
+from aiohttp import web
+from system.servers import ROOT, run
+from web_server import GROUP, NOW, SESSIONS, VIEW
 
 from exporter.account_group import AccountGroup
-from exporter.errors import PollError, Reason
+from exporter.errors import PollError
 from exporter.sources.results import PollRecord
-from exporter.web.status import (
-    QUANTITIES,
-    SiteView,
-    SourceView,
-    StatusView,
-)
+from exporter.web.server import serving
+from exporter.web.status import QUANTITIES, SiteView, content_security_policy, render
 
-AXE = ROOT / ".tools/axe.min.js"
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--hide-scrollbars", "--remote-debugging-port=0", "about:blank"),
+CHROMIUM = (
+    *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--hide-scrollbars", "--virtual-time-budget=20000", "--dump-dom"),
 )
+WIDTHS = (1200, 375)  # CSS pixels
 ODD = "<b>&\"'" + "W" * 200
-NOW = 1_795_012_350.0
-REASONS: list[Reason | None] = [*[None] * 41, *["auth"] * 19]
-POLLS = [PollRecord(0.1 + n % 7, each, NOW - 3600 + 60 * n) for n, each in enumerate(REASONS)]
-JOINS = {"joined": 990, "user_only": 10, "network_only": 4}
-GOOD = SourceView("sessions", 60.0, POLLS[:40], NOW + 10, NOW - 30, 1000, joins=JOINS)
+POLLS = [PollRecord(n % 7, "auth" if n > 40 else None, NOW - 60 * (60 - n)) for n in range(60)]
 FAILURE = PollError("auth", f"the API rejected the token {ODD}")
-BAD = SourceView("local_networks", 60.0, POLLS, NOW, NOW - 7500, 20_000, FAILURE, note=ODD)
-NEW = SourceView("agents", 86_400.0, [], NOW + 10, None, 0)
+GOOD = replace(SESSIONS, polls=POLLS[:40])
+BAD = replace(SESSIONS, source="local_networks", polls=POLLS, failure=FAILURE, joins={}, note=ODD)
+NEW = replace(SESSIONS, source="agents", interval=86_400.0, polls=[], last_success=None)
 SITES = [SiteView(f"{n}.example", n, dict.fromkeys(QUANTITIES, n / 50)) for n in range(30)]
-SITES += [SiteView(ODD, 1, dict.fromkeys(QUANTITIES, value)) for value in (math.nan, 0.1)]
-VIEW = StatusView(
-    *("/metrics", 900.0, [(AccountGroup("1001", "Example"), [GOOD, BAD])], SITES),
-    *(160_000, 500_000, 0, 14, 120, 226.0, 240.0),
-    settings=[("api.url", ODD, f"/etc/{ODD}:3"), ("poll.interval", "1m", "default")],
-    now=NOW,
-)
+SITES += [SiteView(ODD, 1, dict.fromkeys(QUANTITIES, value)) for value in (float("nan"), 0.1)]
+ROWS = [("api.url", ODD, f"/etc/{ODD}:3"), ("poll.interval", "1m", "default")]
 EMPTY = AccountGroup(ODD, ODD), [replace(GOOD, records=0), NEW]
 STATES = {
-    "working": VIEW,
-    "empty": replace(VIEW, account_groups=[EMPTY], sites=[], series_dropped=9, limit=None),
-    "unknown": replace(VIEW, account_groups=[], sites=[], failure=FAILURE),
+    "working": replace(VIEW, account_groups=[(GROUP, [GOOD, BAD])], sites=SITES, settings=ROWS),
+    "empty": replace(VIEW, account_groups=[EMPTY], series_dropped=9, limit=None),
+    "unknown": replace(VIEW, account_groups=[], failure=FAILURE),
 }
-REPORT = """
-    axe.run({preload: false, rules: {"meta-refresh": {enabled: false}}})
-    .then(found => JSON.stringify(found.violations))
-"""
-"""The page reloads itself, because it has no script and nothing can be entered."""
-OPEN = "document.querySelectorAll('details').forEach(each => each.open = true)"
+FRAMES = """<!doctype html><script>addEventListener("message", event => {
+  document.body.appendChild(document.createElement("pre")).textContent = JSON.stringify(event.data);
+})</script><body>"""
+EXAMINE = """<script nonce="test">%s</script><script nonce="test">
+document.querySelectorAll("details").forEach(each => each.open = true);
+const options = {preload: false, rules: {"meta-refresh": {enabled: false}}};
+axe.run(options).then(found => parent.postMessage({
+  violations: found.violations.map(each => each.id + each.nodes[0].html),
+  hidden: document.scrollingElement.scrollWidth - innerWidth,
+  loaded: performance.getEntriesByType("resource").map(each => each.name),
+  dark: matchMedia("(prefers-color-scheme: dark)").matches,
+  margin: getComputedStyle(document.body).margin,
+}, "*"))</script>"""
+"""The page may reload itself, because it has no script and nothing can be entered."""
 
 
-class Tab:
-    """A browser tab, driven by the DevTools protocol."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
-        self._numbers = itertools.count(1)
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-
-    async def receive(self) -> dict[str, Any]:
-        message = dict(await self._socket.receive_json(timeout=20))
-        match message.get("method"):
-            case "Network.requestWillBeSent":
-                self.requests.append(message["params"]["request"]["url"])
-            case "Log.entryAdded" | "Runtime.exceptionThrown" | "Audits.issueAdded":
-                self.complaints.append(json.dumps(message))
-        return message
-
-    async def call(self, method: str, **params: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        await self._socket.send_json({"id": number, "method": method, "params": params})
-        while (reply := await self.receive()).get("id") != number:
-            pass
-        return dict(reply["result"])
-
-    async def show(self, url: str, width: int, theme: str) -> None:
-        """Load a page; `width` is in CSS pixels, `theme` is light or dark."""
-        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-        await self.call("Emulation.setDeviceMetricsOverride", **screen)
-        features = [{"name": "prefers-color-scheme", "value": theme}]
-        await self.call("Emulation.setEmulatedMedia", features=features)
-        self.requests.clear()
-        await self.call("Page.navigate", url=url)
-        while (await self.receive()).get("method") != "Page.loadEventFired":
-            pass
-
-    async def evaluate(self, script: str) -> Any:
-        """Return the value of a JavaScript expression."""
-        options = {"expression": script, "awaitPromise": True, "returnByValue": True}
-        result = await self.call("Runtime.evaluate", **options)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
+async def frames(_: web.Request) -> web.Response:
+    tags = (f'<iframe src="/{state}" width="{width}">' for state in STATES for width in WIDTHS)
+    return web.Response(text=FRAMES + "</iframe>".join(tags), content_type="text/html")
 
 
-@asynccontextmanager
-async def chromium(folder: Path) -> AsyncIterator[Tab]:
-    """Run the browser with one tab."""
-    command = (tool("chromium"), f"--user-data-dir={folder}", *FLAGS)
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stderr=pipe, limit=1 << 20)
-    try:
-        assert process.stderr
-        while not (address := re.search(rb"ws://([^/]+)", await process.stderr.readline())):
-            assert process.returncode is None
-        async with aiohttp.ClientSession(f"http://{address[1].decode()}") as http:
-            pages = await (await http.get("/json/list")).json()
-            async with http.ws_connect(pages[0]["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                tab = Tab(socket)
-                for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
-                    await tab.call(f"{domain}.enable")
-                yield tab
-    finally:
-        process.terminate()
-        await process.communicate()
+async def page(request: web.Request) -> web.Response:
+    """Respond with the page and its policy, except that it may be framed and examined."""
+    text = render(STATES[request.path[1:]])
+    policy = content_security_policy(text)
+    policy = policy.replace("frame-ancestors 'none'", "script-src 'nonce-test'")
+    text += EXAMINE % (ROOT / ".tools/axe.min.js").read_text()
+    headers = {"Content-Security-Policy": policy, "Content-Type": "text/html"}
+    return web.Response(text=text, headers=headers)
 
 
-async def test_the_page_is_accessible_and_loads_nothing_else(tmp_path: Path) -> None:
-    served = FakeState()
-    async with chromium(tmp_path / "profile") as tab, serve(served) as url:
-        for state, theme, width in itertools.product(STATES, ("light", "dark"), (1200, 375)):
-            served.view = STATES[state]
-            await tab.show(f"{url}/", width, theme)
-            assert tab.complaints == []
-            assert [each for each in tab.requests if not each.startswith("data:")] == [f"{url}/"]
-            await tab.evaluate(OPEN)
-            assert await tab.evaluate("document.scrollingElement.scrollWidth") <= width
-            await tab.evaluate(f"{AXE.read_text()}; 0")
-            assert json.loads(await tab.evaluate(REPORT)) == [], (state, theme, width)
+@pytest.mark.parametrize("dark", [False, True])
+async def test_the_page_is_accessible_and_loads_nothing_else(dark: bool, tmp_path: Path) -> None:
+    app = web.Application()
+    app.add_routes([web.get("/", frames), *(web.get(f"/{state}", page) for state in STATES)])
+    theme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    async with serving(app, "127.0.0.1", 0) as url:
+        dom = await run(*CHROMIUM, f"--user-data-dir={tmp_path}", theme, f"{url}/")
+    reports = [json.loads(html.unescape(each)) for each in re.findall("<pre>(.*?)</pre>", dom)]
+    good = {"violations": [], "hidden": 0, "loaded": [], "dark": dark, "margin": "0px"}
+    assert reports == [good] * len(STATES) * len(WIDTHS)
