@@ -145,7 +145,7 @@ def create_app(
     async def add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
         response.headers.update(HEADERS)
         # What follows may not be a request.
-        if response.status == 400 or "Upgrade" in request.headers or request.method == "CONNECT":
+        if "Upgrade" in request.headers or request.method == "CONNECT":
             response.headers["Connection"] = "close"
             response.force_close()
         response.headers.update(authenticator.config().headers if authenticator else {})
