@@ -259,7 +259,7 @@ def test_dashboards_show_the_problems_of_the_company(server: Prometheus) -> None
     )
     weak = values("fleet: 10 weakest Wi-Fi signals table A", "agent")
     found = {agent for agent, signal in weak.items() if signal < -80}
-    assert found == {agent.id for agent in WORLD.agents if agent.weak_wifi}
+    assert found == {agent.id for agent in WORLD.agents if agent.home_network.jitter_ms}
     failing = values("fleet: Agents that cannot measure table A", "agent")
     assert failing.keys() == {agent.id for agent in WORLD.agents if agent.failure}
 
