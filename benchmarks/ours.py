@@ -93,7 +93,7 @@ async def main(command: str, folder: Path, argument: str) -> None:
     files = Files(folder / "earlier")
     exporter = PolledExporter(data.LAST_ROUND, client=files)
     sessions = exporter.pollers[0]
-    for _ in range(2):  # the first poll of a process is not typical
+    for _ in range(4):  # the garbage collector runs completely in the first polls of a process
         await exporter.poll(sessions)
     files.folder, exporter.now, start = folder, data.END, time.process_time()
     await exporter.poll(sessions)
