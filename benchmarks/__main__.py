@@ -24,7 +24,8 @@ PAGE = """# Results
 
 Written by `make bench` on {date}. The exporter and each reference took turns in the same run, and
 the values are medians; only ratios are comparable between runs. Polls are at steady state: a fifth
-of the sessions is new. They start with JSON in files and end with a compressed exposition.
+of the sessions is new. They start with JSON in files and end with a compressed exposition. Each
+session is alone in its round of a series, so the references need not aggregate.
 
 | | measure | ours | reference | against | ratio | target | |
 | --- | --- | --- | --- | --- | --- | --- | --- |

@@ -1,8 +1,7 @@
 """What Prometheus needs for rules and dashboards, in docs/sizing.md: `make bench-queries`.
 
-Prometheus is filled with six hours of a simulated company, up to 14:32 on a weekday: the series
-that the exporter publishes every half hour and those that the rules record, interpolated to one
-sample a minute.
+Prometheus is filled with six hours of a simulated company on a weekday: the series that the
+exporter publishes and that rules record every hour, interpolated to one sample a minute.
 """
 
 # ruff: noqa: T201
@@ -19,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -31,7 +31,7 @@ from grafana.interpolation import DEFAULTS, interpolate
 RULES = yaml.safe_load((ROOT / "deploy/prometheus/thousandeyes.rules.yml").read_text())
 TARGET = {"job": "thousandeyes", "instance": "exporter:9350"}
 INTERVALS = {"__rate_interval": "4m", "__range": "6h", "__interval": "1m"}
-START, CHUNK_SECONDS, INTERVAL = END - 6 * 3600, 1800, 60
+START, CHUNK_SECONDS, INTERVAL = END - 6 * 3600, 3600, 60
 Series = dict[frozenset[tuple[str, str]], float]  # newest value by labels
 
 
@@ -55,23 +55,26 @@ def varint(value: int) -> bytes:
 
 
 def write(prometheus: Server, new: Series, old: Series, end: int) -> None:
-    """Send the samples of half an hour with the remote-write protocol."""
+    """Send the samples of an hour with the remote-write protocol."""
     times = range(end - CHUNK_SECONDS + INTERVAL, end + 1, INTERVAL)
-    stamps = [b"\x10" + varint(1000 * each) for each in times]
+    samples = np.empty(len(times), [("tags", "S3"), ("value", "<f8"), ("time", "S7")])
+    samples["tags"], samples["time"] = b"\x12\x10\x09", [b"\x10" + varint(1000 * t) for t in times]
     body = bytearray()
     for labels, value in new.items():
+        samples["value"] = np.linspace(old.get(labels, value), value, len(times))
         pairs = (field(1, k.encode()) + field(2, v.encode()) for k, v in sorted(labels))
-        start = old.get(labels, value)
-        step = (value - start) / len(stamps)
-        samples = (
-            b"\x12\x10\x09" + struct.pack("<d", start + n * step) + stamp
-            for n, stamp in enumerate(stamps, 1)
-        )
-        body += field(1, b"".join((*(field(1, each) for each in pairs), *samples)))
-    # A Snappy block without compression.
+        body += field(1, b"".join(field(1, each) for each in pairs) + samples.tobytes())
+        if len(body) > 4_000_000:
+            send(prometheus, body)
+    send(prometheus, body)
+
+
+def send(prometheus: Server, body: bytearray) -> None:
+    """Send a request and empty the body, which becomes a Snappy block without compression."""
     parts = (body[i : i + 65536] for i in range(0, len(body), 65536))
     block = b"".join(b"\xf4" + struct.pack("<H", len(part) - 1) + part for part in parts)
     prometheus.get("/api/v1/write", varint(len(body)) + block)
+    body.clear()
 
 
 def query(prometheus: Server, expr: str, **times: int) -> tuple[float, Any]:
@@ -110,8 +113,7 @@ def dashboard(prometheus: Server, path: Path, selected: Mapping[str, str]) -> fl
 
 async def measure(agents: int, folder: Path) -> dict[str, str]:
     """Return the cells of a column by row: number of series, and seconds."""
-    (folder / "prometheus.yml").touch()
-    files = f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"
+    files = "--config.file=/dev/null", f"--storage.tsdb.path={folder}"
     flags = "--web.enable-remote-write-receiver", "--web.listen-address=127.0.0.1:PORT"
     seconds, old, every, standard = [], Series(), Series(), "--metrics.families=standard"
     with server("prometheus", *files, *flags, "--log.level=error", path="/-/ready") as prometheus:

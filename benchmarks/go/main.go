@@ -1,5 +1,4 @@
-// The usual exporter in Go: encoding/json, client_golang, gzip. It publishes the same metrics and
-// has the same arguments as benchmarks/naive.py.
+// The usual exporter in Go, with the same metrics and arguments as benchmarks/naive.py.
 package main
 
 import (
