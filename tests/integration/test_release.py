@@ -22,7 +22,7 @@ PROBES, AGENTS = f"{TESTS}/local-networks/topologies/filter", "/v7/endpoint/agen
 
 def run(*command: object, cwd: Path = ROOT, **variables: str) -> None:
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-    environment = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    environment = {"PATH": path, "HOME": str(cwd), "PYTHONDONTWRITEBYTECODE": "1", **variables}
     subprocess.run([*map(str, command)], cwd=cwd, env=environment, check=True)
 
 
