@@ -10,7 +10,7 @@ def read(path: Path, minimum: int = 1) -> bytes:
     """Return the content of a regular file with a minimum number of bytes.
 
     Raises:
-        OSError: also for a pipe or a terminal, which would block.
+        OSError: also for a file that is too short, and for a pipe or a terminal: it would block.
     """
     flags = os.O_NONBLOCK | os.O_NOCTTY
     with open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags)) as file:

@@ -39,7 +39,7 @@ HINTS: dict[PushReason, str] = {
 }
 """What an operator can do about each reason of a failed push."""
 REQUEST_SECONDS = 10.0
-"""The default of https://opentelemetry.io/docs/specs/otel/protocol/exporter/."""
+"""Time limit; the default of https://opentelemetry.io/docs/specs/otel/protocol/exporter/."""
 MAX_BACKOFF_SECONDS = 5.0
 MAX_RESPONSE_BYTES = 65_536
 

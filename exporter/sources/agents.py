@@ -62,6 +62,8 @@ TABLES = (INFO, CONNECTION, STATE, FAILURES)
 
 EXPANSIONS = {"expand": f"{_INTERFACE},vpnProfiles"}
 """Query that asks API v7 for interfaces and VPNs."""
+MAX_INTERFACES = 100
+"""Maximum number of interfaces of an agent that are compared."""
 _PREFERENCE = {"ethernet": 0, "wireless": 1, "modem": 2}
 """Which of several interfaces that are connected carries the traffic."""
 
@@ -137,11 +139,12 @@ class AgentRecord(Record[Agent]):
     def convert(self, values: bytes, rejected: Rejected) -> Agent:
         """See `Record.convert`."""
         nothing = _Details()
-        interface = min(self.network_interface_profiles or [_Interface()], key=_Interface.rank)
+        interfaces = (self.network_interface_profiles or [_Interface()])[:MAX_INTERFACES]
+        interface = min(interfaces, key=_Interface.rank)
         wireless = interface.wireless_profile or nothing
         ethernet = interface.ethernet_profile or nothing
         location, asn = self.location or nothing, self.asn_details or nothing
-        vpns = sorted(sanitize(each.vpn_type) for each in self.vpn_profiles or [nothing])
+        vpn = min(sanitize(each.vpn_type) for each in self.vpn_profiles or [nothing])
         info = self.platform, self.version, self.os_version, location.location_name
         time = parse_time(self.last_seen, rejected)
         state = (
@@ -155,7 +158,7 @@ class AgentRecord(Record[Agent]):
             sanitize(self.id),
             sanitize(self.name),
             tuple(map(sanitize, info)),
-            (sanitize(interface.hardware_type), sanitize(asn.as_name), vpns[0]),
+            (sanitize(interface.hardware_type), sanitize(asn.as_name), vpn),
             tuple(math.nan if value is None else value for value in state),
             tuple(sorted(failures - {""})),
         )

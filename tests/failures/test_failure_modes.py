@@ -120,6 +120,7 @@ async def test_a_replaced_token_file_is_used_by_the_next_poll(row, tmp_path):
     file.write_text("canary-other\n")
     async with trial(ready=False, api__token=None, api__token_file=file) as t:
         await t.until(lambda: "event=account_groups_not_listed" in "".join(t.log))
+        assert t.value("thousandeyes_up") != 1
         file.write_text(f"{TOKEN}\n")
         await t.until(t.exporter.ready)
 
